@@ -1,0 +1,2 @@
+//! `loadsim`: open-loop MQTT load on Millrace's own codec.
+fn main() {}

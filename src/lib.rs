@@ -1,0 +1,8 @@
+//! Millrace, a Kafka-native MQTT broker.
+
+pub mod clock;
+pub mod journal;
+pub mod message;
+pub mod mqtt;
+pub mod ops;
+pub mod route;
