@@ -45,6 +45,7 @@ fetch_libs() {
   if ! said=$(mvn -q -B -f "$kafka_scripts/pom.xml" dependency:copy-dependencies \
     -Dkafka.version="$version" -DincludeScope=runtime -DoutputDirectory="$fresh" 2>&1); then
     rm -rf "$fresh"
+    rmdir "${libs%/libs}" 2>/dev/null || true
     say "$said"
     fail "Maven could not fetch Kafka $version (its messages are above); is the version right and the network there?"
   fi
