@@ -23,6 +23,7 @@ usage: scripts/kafka.sh COMMAND
   pause N          stop node N where it stands (SIGSTOP)
   resume N         let a paused node N go on (SIGCONT)
   restart-node N   start node N again, after stopping it if it still runs; waits until it answers
+                   (after a kill that takes 9 s more: Kafka first lets the dead node's session run out)
 
 variables (start remembers them in the data folder; the other commands need only the port or the folder)
   KAFKA_VERSION        4.3.0
@@ -37,20 +38,23 @@ EOF
 }
 
 main() {
-  local command=${1:-help}
+  command=${1:-help}
   [ $# -eq 0 ] || shift
   settings
+  case $command in
+    kill | pause | resume | restart-node) check_node "${1:-}" ;;
+  esac
   case $command in
     start) start ;;
     stop) stop "${1:-}" ;;
     status) status ;;
     env) env_lines ;;
-    kill) kill_node "$(node_argument "${1:-}")" ;;
-    pause) signal_node STOP "$(node_argument "${1:-}")" ;;
-    resume) signal_node CONT "$(node_argument "${1:-}")" ;;
-    restart-node) restart_node "$(node_argument "${1:-}")" ;;
+    kill) kill_node "$1" ;;
+    pause) signal_node STOP "$1" ;;
+    resume) signal_node CONT "$1" ;;
+    restart-node) restart_node "$1" ;;
     help | -h | --help) usage ;;
-    *) usage >&2; fail "no command '$command'" ;;
+    *) fail "no command '$command'; 'kafka.sh help' lists them" ;;
   esac
 }
 
@@ -69,15 +73,15 @@ settings() {
   case $nodes in [1-9]) ;; *) fail "KAFKA_NODES must be 1 to 9, not '$nodes'" ;; esac
 }
 
-# What an earlier start wrote down is what the folder is; a variable that says
-# otherwise is a mistake, not a wish.
+# What an earlier start wrote down is what the folder is. To start it as
+# something else is a mistake; every other command goes by what is there.
 recall() {
   local key value
   while IFS='=' read -r key value; do
     case $key in
-      version) same KAFKA_VERSION "$value" && version=$value ;;
-      nodes) same KAFKA_NODES "$value" && nodes=$value ;;
-      port) same KAFKA_PORT "$value" && port=$value ;;
+      version) same KAFKA_VERSION "$value"; version=$value ;;
+      nodes) same KAFKA_NODES "$value"; nodes=$value ;;
+      port) same KAFKA_PORT "$value"; port=$value ;;
       cluster_id) cluster_id=$value ;;
     esac
   done <"$dir/cluster"
@@ -85,7 +89,7 @@ recall() {
 
 same() {
   local asked=${!1:-$2}
-  [ "$asked" = "$2" ] ||
+  [ "$command" != start ] || [ "$asked" = "$2" ] ||
     fail "$dir was made with $1=$2, not $asked; use another KAFKA_DIR, or 'kafka.sh stop --clean' it first"
 }
 
@@ -95,12 +99,11 @@ remember() {
   printf '%s\n' "version=$version" "nodes=$nodes" "port=$port" "cluster_id=$cluster_id" >"$dir/cluster"
 }
 
-node_argument() {
-  case ${1:-} in
+check_node() {
+  case $1 in
     [1-9]) [ "$1" -le "$nodes" ] || fail "there is no node $1: this cluster has $nodes" ;;
     *) fail "name a node: 1 to $nodes" ;;
   esac
-  printf '%s\n' "$1"
 }
 
 all_nodes() { seq 1 "$nodes"; }
@@ -186,20 +189,27 @@ clean() {
 }
 
 status() {
-  local id pid state=0
+  local id pid seen state=0
   for id in $(all_nodes); do
     if ! pid=$(node_pid "$id"); then
       say "node $id: not running"
       state=3
-    elif [ "$(nodes_seen_by "$id")" = "$nodes" ]; then
-      say "node $id: pid $pid, $(bootstrap_of "$id"), sees all $nodes"
-    else
-      say "node $id: pid $pid, $(bootstrap_of "$id"), does not answer or misses others"
-      state=3
+      continue
     fi
+    seen=$(nodes_seen_by "$id")
+    say "node $id: pid $pid, $(bootstrap_of "$id"), $(sight "$seen")"
+    [ "$seen" = "$nodes" ] || state=3
   done
   [ $state -ne 0 ] || bootstrap
   return $state
+}
+
+sight() {
+  case $1 in
+    0) echo "does not answer" ;;
+    "$nodes") echo "sees all $nodes" ;;
+    *) echo "sees $1 of $nodes" ;;
+  esac
 }
 
 env_lines() {
