@@ -27,8 +27,9 @@ usage: scripts/kafka.sh COMMAND
 
 variables (start remembers them in the data folder; the other commands need only the port or the folder)
   KAFKA_VERSION        4.3.0
-  KAFKA_NODES          1       1 to 9; node N is broker and controller
-  KAFKA_PORT           9092    node N listens on 127.0.0.1 at KAFKA_PORT + N - 1, its controller 10 above
+  KAFKA_NODES          1       1 to 9; each is broker and controller
+  KAFKA_PORT           9092    node N listens on 127.0.0.1 at KAFKA_PORT + N - 1, its controller 10 above;
+                               "auto" picks free ports (give a KAFKA_DIR, by which later commands find it)
   KAFKA_DIR            data, logs and pid files; default ${XDG_CACHE_HOME:-~/.cache}/millrace/kafka-run/PORT
   KAFKA_EXTRA          more lines for server.properties, the last one of a key wins
   KAFKA_JVM            -Xms256m -Xmx512m
@@ -69,6 +70,7 @@ settings() {
   jvm=${KAFKA_JVM:--Xms256m -Xmx512m}
   wait_s=${KAFKA_WAIT:-60}
   [ ! -f "$dir/cluster" ] || recall
+  [ "$port" != auto ] || choose_port
   case $port in '' | *[!0-9]*) fail "KAFKA_PORT must be a number, not '$port'" ;; esac
   case $nodes in [1-9]) ;; *) fail "KAFKA_NODES must be 1 to 9, not '$nodes'" ;; esac
 }
@@ -89,8 +91,20 @@ recall() {
 
 same() {
   local asked=${!1:-$2}
-  [ "$command" != start ] || [ "$asked" = "$2" ] ||
+  [ "$command" != start ] || [ "$asked" = "$2" ] || [ "$asked" = auto ] ||
     fail "$dir was made with $1=$2, not $asked; use another KAFKA_DIR, or 'kafka.sh stop --clean' it first"
+}
+
+# Below the ports that systems give to outgoing connections, and away from 9092.
+choose_port() {
+  case $command in
+    start) ;;
+    env) fail "nothing was started in $dir" ;;
+    *) port=0 && return ;; # nothing was started, so nothing is looked for there
+  esac
+  [ -n "${KAFKA_DIR:-}" ] || fail "KAFKA_PORT=auto needs a KAFKA_DIR, or nobody could find this Kafka again"
+  port=$((20000 + RANDOM % 600 * 20))
+  while [ -n "$(taken_port)" ]; do port=$((20000 + RANDOM % 600 * 20)); done
 }
 
 remember() {
@@ -124,7 +138,7 @@ bootstrap() { listed bootstrap_of; }
 # --- commands ---------------------------------------------------------------
 
 start() {
-  local id started=
+  local id last
   if [ -n "$(running_nodes)" ]; then
     already_running
     return
@@ -134,13 +148,13 @@ start() {
   ports_are_free
   [ -f "$dir/cluster" ] || remember
   for id in $(all_nodes); do prepare_node "$id"; done
-  wait || true
+  format_nodes
   for id in $(all_nodes); do launch_node "$id"; done
   for id in $(all_nodes); do
     if ! wait_for_node "$id"; then
-      started=$(tail -n 15 "$dir/node-$id.log")
+      last=$(tail -n 15 "$dir/node-$id.log")
       stop --now
-      fail "node $id did not get ready; the end of $dir/node-$id.log:"$'\n'"$started"
+      fail "node $id did not get ready; the end of $dir/node-$id.log:"$'\n'"$last"
     fi
   done
   bootstrap
@@ -302,11 +316,19 @@ logging() {
 # --- readiness --------------------------------------------------------------
 
 ports_are_free() {
-  local id taken
+  local taken
+  taken=$(taken_port)
+  [ -z "$taken" ] || fail "port $taken is taken by another program; choose another KAFKA_PORT"
+}
+
+# Prints the first of our ports on which somebody listens, if there is one.
+taken_port() {
+  local id each
   for id in $(all_nodes); do
-    for taken in "$(broker_port "$id")" "$(controller_port "$id")"; do
-      if (exec 3<>"/dev/tcp/$HOST/$taken") 2>/dev/null; then
-        fail "port $taken is taken by another program; choose another KAFKA_PORT"
+    for each in "$(broker_port "$id")" "$(controller_port "$id")"; do
+      if (exec 3<>"/dev/tcp/$HOST/$each") 2>/dev/null; then
+        echo "$each"
+        return
       fi
     done
   done
@@ -351,16 +373,27 @@ read_byte_12() {
 
 # --- a node's files ---------------------------------------------------------
 
-# Configuration anew at each start; the data is formatted once. Formatting
-# goes on in the background: `wait` for it.
+# Configuration and log anew at each start.
 prepare_node() {
   mkdir -p "$dir/node-$1"
   properties "$1" >"$dir/node-$1/server.properties"
   : >"$dir/node-$1.log"
-  [ ! -f "$dir/node-$1/data/meta.properties" ] || return 0
-  # shellcheck disable=SC2046 # options are words
-  java -Xmx128m -XX:TieredStopAtLevel=1 $(logging warn) -cp "$libs/*" kafka.tools.StorageTool \
-    format -t "$cluster_id" -c "$dir/node-$1/server.properties" >>"$dir/node-$1.log" 2>&1 &
+}
+
+# The data is formatted once, all nodes side by side.
+format_nodes() {
+  local id each running=
+  for id in $(all_nodes); do
+    [ ! -f "$dir/node-$id/data/meta.properties" ] || continue
+    # shellcheck disable=SC2046 # options are words
+    java -Xmx128m -XX:TieredStopAtLevel=1 $(logging warn) -cp "$libs/*" kafka.tools.StorageTool \
+      format -t "$cluster_id" -c "$dir/node-$id/server.properties" >>"$dir/node-$id.log" 2>&1 &
+    running="$running $id:$!"
+  done
+  for each in $running; do
+    wait "${each#*:}" ||
+      fail "node ${each%%:*} could not be formatted:"$'\n'"$(head -n 15 "$dir/node-${each%%:*}.log")"
+  done
 }
 
 properties() {
