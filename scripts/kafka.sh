@@ -23,7 +23,8 @@ usage: scripts/kafka.sh COMMAND
   pause N          stop node N where it stands (SIGSTOP)
   resume N         let a paused node N go on (SIGCONT)
   restart-node N   start node N again, after stopping it if it still runs; waits until it answers
-                   (after a kill that takes 9 s more: Kafka first lets the dead node's session run out)
+                   (soon after a kill that takes up to 9 s: Kafka first lets the dead node's session run out;
+                   KAFKA_EXTRA=broker.session.timeout.ms=3000 at start makes it 3)
 
 variables (start remembers them in the data folder; the other commands need only the port or the folder)
   KAFKA_VERSION        4.3.0
