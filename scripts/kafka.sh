@@ -300,9 +300,12 @@ wait_for_end() {
 }
 
 launch_node() {
+  # Java unpacks its compression libraries there; a killed node would leave them in /tmp.
+  rm -rf "$dir/node-$1/tmp"
+  mkdir -p "$dir/node-$1/tmp"
   # stdin, stdout and stderr are all let go of: whoever reads our output must not wait for Kafka's end.
   # shellcheck disable=SC2046,SC2086 # options are words
-  nohup java $jvm -server -Djava.awt.headless=true "$(node_mark "$1")" $(logging info) \
+  nohup java $jvm -XX:-UsePerfData "$(node_mark "$1")" -Djava.io.tmpdir="$dir/node-$1/tmp" $(logging info) \
     -cp "$libs/*" kafka.Kafka "$dir/node-$1/server.properties" \
     </dev/null >>"$dir/node-$1.log" 2>&1 &
   echo $! >"$dir/node-$1.pid"
@@ -387,7 +390,7 @@ format_nodes() {
   for id in $(all_nodes); do
     [ ! -f "$dir/node-$id/data/meta.properties" ] || continue
     # shellcheck disable=SC2046 # options are words
-    java -Xmx128m -XX:TieredStopAtLevel=1 $(logging warn) -cp "$libs/*" kafka.tools.StorageTool \
+    java -Xmx128m -XX:TieredStopAtLevel=1 -XX:-UsePerfData $(logging warn) -cp "$libs/*" kafka.tools.StorageTool \
       format -t "$cluster_id" -c "$dir/node-$id/server.properties" >>"$dir/node-$id.log" 2>&1 &
     running="$running $id:$!"
   done
