@@ -1,8 +1,23 @@
 //! Packet → bytes.
+//!
+//! Every packet is written twice by the same code: first into a counter, which also finds what cannot
+//! be written, then into the buffer. So the size is known before the first byte, one `reserve` is
+//! enough, and on an error the buffer is as before.
+//!
+//! What a version does not have is left out: properties in 3.x, reasons where 3.x has none. What a
+//! version cannot say at all is [`EncodeError::Inexpressible`].
 
-use bytes::BytesMut;
+mod body;
+mod properties;
+mod sink;
 
-use super::packet::{Packet, ProtocolVersion, Publish};
+use bytes::{BufMut, BytesMut};
+
+use self::properties::PropertySet;
+use self::sink::{Counter, Sink};
+use super::head::PacketType;
+use super::packet::{Packet, ProtocolVersion, Publish, QoS};
+use super::wire;
 
 /// Why a packet cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +33,20 @@ pub enum EncodeError {
         /// The limit.
         limit: usize,
     },
+    /// The version of the connection has no form for this packet or value.
+    #[error("cannot be said: {0}")]
+    Inexpressible(&'static str),
+}
+
+/// The longest frame there is: five bytes of fixed header and the largest Remaining Length.
+const FRAME_BYTES_MAX: usize = (wire::VARINT_MAX as usize).saturating_add(5);
+
+/// What an answer may lose to fit into the receiver's maximum packet size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    Everything,
+    UserProperties,
+    Nothing,
 }
 
 /// Appends `packet` to `out` in the wire form of `version`; `frame_bytes_max` is what the receiver accepts:
@@ -27,23 +56,152 @@ pub enum EncodeError {
 /// # Errors
 /// See [`EncodeError`].
 pub fn packet(
-    _packet: &Packet<'_>,
-    _version: ProtocolVersion,
-    _frame_bytes_max: usize,
-    _out: &mut BytesMut,
+    packet: &Packet<'_>,
+    version: ProtocolVersion,
+    frame_bytes_max: usize,
+    out: &mut BytesMut,
 ) -> Result<(), EncodeError> {
-    todo!("codec")
+    if let Packet::Publish(message) = packet {
+        return publish(message, version, frame_bytes_max, out);
+    }
+    let mut keep = Keep::Everything;
+    loop {
+        let body_bytes = body_bytes(packet, version, keep)?;
+        match fit(body_bytes, frame_bytes_max) {
+            Ok(frame_bytes) => {
+                out.reserve(frame_bytes);
+                put_head(packet.packet_type().first(), body_bytes, out);
+                return body::write(packet, version, keep, out);
+            }
+            Err(error) => {
+                keep = match keep {
+                    Keep::Everything => Keep::UserProperties,
+                    Keep::UserProperties => Keep::Nothing,
+                    Keep::Nothing => return Err(error),
+                }
+            }
+        }
+    }
 }
 
 /// The hot path of [`packet`] for PUBLISH.
 ///
 /// # Errors
 /// See [`EncodeError`].
+#[inline]
 pub fn publish(
-    _publish: &Publish<'_>,
-    _version: ProtocolVersion,
-    _frame_bytes_max: usize,
-    _out: &mut BytesMut,
+    publish: &Publish<'_>,
+    version: ProtocolVersion,
+    frame_bytes_max: usize,
+    out: &mut BytesMut,
 ) -> Result<(), EncodeError> {
-    todo!("codec")
+    let bytes = PublishBytes::of(publish, version)?;
+    let frame_bytes = fit(bytes.body, frame_bytes_max)?;
+    out.reserve(frame_bytes);
+    put_head(publish_first(publish), bytes.body, out);
+    out.put_u16(bytes.topic);
+    out.put_slice(publish.topic.as_bytes());
+    if let Some(id) = publish.delivery.packet_id() {
+        out.put_u16(id.get());
+    }
+    if let Some(property_bytes) = bytes.properties {
+        out.varint(property_bytes);
+        if property_bytes > 0 {
+            publish.properties.write(out);
+        }
+    }
+    out.put_slice(publish.payload);
+    Ok(())
+}
+
+/// Bytes that [`packet`] writes where `frame_bytes_max` leaves room for everything.
+///
+/// # Errors
+/// See [`EncodeError`].
+pub fn packet_bytes(packet: &Packet<'_>, version: ProtocolVersion) -> Result<usize, EncodeError> {
+    if let Packet::Publish(publish) = packet {
+        return publish_bytes(publish, version);
+    }
+    fit(body_bytes(packet, version, Keep::Everything)?, FRAME_BYTES_MAX)
+}
+
+/// Bytes that [`publish`] writes.
+///
+/// # Errors
+/// See [`EncodeError`].
+#[inline]
+pub fn publish_bytes(publish: &Publish<'_>, version: ProtocolVersion) -> Result<usize, EncodeError> {
+    fit(PublishBytes::of(publish, version)?.body, FRAME_BYTES_MAX)
+}
+
+/// The lengths within a PUBLISH.
+struct PublishBytes {
+    topic: u16,
+    /// `None` in 3.x.
+    properties: Option<u32>,
+    body: usize,
+}
+
+impl PublishBytes {
+    #[inline]
+    fn of(publish: &Publish<'_>, version: ProtocolVersion) -> Result<Self, EncodeError> {
+        let topic_bytes =
+            u16::try_from(publish.topic.len()).map_err(|_| EncodeError::FieldTooLong("the topic name"))?;
+        if publish.dup && publish.delivery.qos() == QoS::AtMostOnce {
+            return Err(EncodeError::Inexpressible("DUP with QoS 0 [MQTT-3.3.1-2]"));
+        }
+        if publish.properties.subscription_ids.iter().any(|number| number == 0) {
+            return Err(EncodeError::Inexpressible("subscription identifier 0 (§3.8.2.1.2)"));
+        }
+        let is_v5 = version == ProtocolVersion::V5;
+        if publish.topic.is_empty() && !(is_v5 && publish.properties.topic_alias.is_some()) {
+            return Err(EncodeError::Inexpressible("an empty topic name without a topic alias [MQTT-4.7.3-1]"));
+        }
+        let mut body_bytes = 2_usize.saturating_add(publish.topic.len()).saturating_add(publish.payload.len());
+        if publish.delivery.packet_id().is_some() {
+            body_bytes = body_bytes.saturating_add(2);
+        }
+        let mut property_bytes = None;
+        if is_v5 {
+            let mut counter = Counter::default();
+            publish.properties.write(&mut counter);
+            let bytes = counter.finish()?;
+            body_bytes = body_bytes.saturating_add(wire::varint_bytes(bytes)).saturating_add(bytes as usize);
+            property_bytes = Some(bytes);
+        }
+        Ok(Self { topic: topic_bytes, properties: property_bytes, body: body_bytes })
+    }
+}
+
+/// The first byte of a PUBLISH (MQTT5 §3.3.1).
+#[inline]
+const fn publish_first(publish: &Publish<'_>) -> u8 {
+    PacketType::Publish.first() | (publish.dup as u8) << 3 | publish.delivery.qos().as_u8() << 1 | publish.retain as u8
+}
+
+fn body_bytes(packet: &Packet<'_>, version: ProtocolVersion, keep: Keep) -> Result<usize, EncodeError> {
+    let mut counter = Counter::default();
+    body::write(packet, version, keep, &mut counter)?;
+    Ok(counter.finish()? as usize)
+}
+
+/// Bytes of the frame around a body, if the frame is within the limit.
+#[inline]
+fn fit(body_bytes: usize, frame_bytes_max: usize) -> Result<usize, EncodeError> {
+    let length_bytes = wire::varint_bytes(u32::try_from(body_bytes).unwrap_or(u32::MAX));
+    let bytes = body_bytes.saturating_add(1).saturating_add(length_bytes);
+    let limit = frame_bytes_max.min(FRAME_BYTES_MAX);
+    if bytes > limit { Err(EncodeError::PacketTooLarge { bytes, limit }) } else { Ok(bytes) }
+}
+
+/// The fixed header in one write.
+#[inline]
+fn put_head(first: u8, body_bytes: usize, out: &mut BytesMut) {
+    let [a, b, c, d] = sink::varint_digits(u32::try_from(body_bytes).unwrap_or(wire::VARINT_MAX));
+    match body_bytes {
+        0..=0x7F => out.put_slice(&[first, a]),
+        0x80..=0x3FFF => out.put_slice(&[first, a | 0x80, b]),
+        0x4000..=0x1F_FFFF => out.put_slice(&[first, a | 0x80, b | 0x80, c]),
+        _ => out.put_slice(&[first, a | 0x80, b | 0x80, c | 0x80, d]),
+    }
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::num::NonZeroU16;
 
+use super::head::PacketType;
 use super::properties::{SubscriptionIds, UserProperties};
 use super::reason::ReasonCode;
 
@@ -18,6 +19,25 @@ pub enum ProtocolVersion {
     V311,
     /// MQTT 5.0: protocol name `MQTT`, level 5.
     V5,
+}
+
+impl ProtocolVersion {
+    /// The protocol name in CONNECT (MQTT5 §3.1.2.1).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V31 => "MQIsdp",
+            Self::V311 | Self::V5 => "MQTT",
+        }
+    }
+
+    /// The protocol level in CONNECT (MQTT5 §3.1.2.2).
+    pub const fn level(self) -> u8 {
+        match self {
+            Self::V31 => 3,
+            Self::V311 => 4,
+            Self::V5 => 5,
+        }
+    }
 }
 
 /// Quality of service (MQTT5 §4.3). The order is the order of the guarantees.
@@ -144,6 +164,29 @@ pub enum Packet<'a> {
     Auth(Auth<'a>),
 }
 
+impl Packet<'_> {
+    /// The type on the wire.
+    pub const fn packet_type(&self) -> PacketType {
+        match self {
+            Self::Connect(_) => PacketType::Connect,
+            Self::ConnAck(_) => PacketType::ConnAck,
+            Self::Publish(_) => PacketType::Publish,
+            Self::PubAck(_) => PacketType::PubAck,
+            Self::PubRec(_) => PacketType::PubRec,
+            Self::PubRel(_) => PacketType::PubRel,
+            Self::PubComp(_) => PacketType::PubComp,
+            Self::Subscribe(_) => PacketType::Subscribe,
+            Self::SubAck(_) => PacketType::SubAck,
+            Self::Unsubscribe(_) => PacketType::Unsubscribe,
+            Self::UnsubAck(_) => PacketType::UnsubAck,
+            Self::PingReq => PacketType::PingReq,
+            Self::PingResp => PacketType::PingResp,
+            Self::Disconnect(_) => PacketType::Disconnect,
+            Self::Auth(_) => PacketType::Auth,
+        }
+    }
+}
+
 /// CONNECT (MQTT5 §3.1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connect<'a> {
@@ -223,7 +266,7 @@ pub struct ConnAckProperties<'a> {
     pub session_expiry_s: Option<u32>,
     /// Packets the server takes unacknowledged.
     pub receive_maximum: Option<NonZeroU16>,
-    /// Only 0 or 1; absent means 2.
+    /// Only 0 or 1; absent means 2, so the encoder leaves 2 out.
     pub maximum_qos: Option<QoS>,
     /// Absent means yes.
     pub retain_available: Option<bool>,
@@ -329,7 +372,8 @@ pub struct Subscribe<'a> {
 /// One filter of a SUBSCRIBE with its options (MQTT5 §3.8.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubscribeFilter<'a> {
-    /// Checked as a topic filter, `$share/group/filter` included.
+    /// In 3.x checked as a topic filter. In MQTT 5 any string of at least one character, for the session to parse
+    /// and to answer with 0x8F if it is no filter; [`super::TopicFilter`] and [`super::topic::SharedFilter`] do.
     pub filter: &'a str,
     /// Options; in 3.x only the QoS.
     pub options: SubscribeOptions,
@@ -378,7 +422,7 @@ pub struct Unsubscribe<'a> {
     pub packet_id: PacketId,
     /// User properties in order, duplicates kept.
     pub user_properties: UserProperties<'a>,
-    /// At least one [MQTT-3.10.3-2].
+    /// At least one [MQTT-3.10.3-2]; checked like those of [`Subscribe`].
     pub filters: Vec<&'a str>,
 }
 
@@ -414,7 +458,7 @@ pub struct Disconnect<'a> {
 pub struct Auth<'a> {
     /// Success, continue or re-authenticate.
     pub reason: ReasonCode,
-    /// Required by §3.15.2.2.2.
+    /// Required by §3.15.2.2.2, except in the empty AUTH that is a success.
     pub method: Option<&'a str>,
     /// Method-specific.
     pub data: Option<&'a [u8]>,
