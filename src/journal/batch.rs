@@ -28,7 +28,7 @@ pub struct Batch {
     pub producer_id: i64,
     /// Milliseconds; base of the records' timestamp deltas.
     pub base_timestamp_ms: i64,
-    /// Set when the kafka topic stamps records with LogAppendTime: then it is every record's timestamp.
+    /// Set when the kafka topic stamps records with `LogAppendTime`: then it is every record's timestamp.
     pub append_time_ms: Option<i64>,
     /// How many records the batch header says there are.
     pub records_count: u32,

@@ -39,7 +39,6 @@ pub fn take_i32(input: &mut &[u8]) -> Option<i32> {
 
 /// Takes a length and that many bytes: `Some(None)` for the length −1, which stands for null.
 #[inline]
-#[expect(clippy::option_option, reason = "outer: was it well formed; inner: is it null")]
 pub fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     match take(input)? {
         -1 => Some(None),
@@ -70,7 +69,6 @@ pub fn len(number: i64) -> usize {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "masked to seven bits")]
 fn low_bits(folded: u64) -> u8 {
     (folded & 0x7f) as u8
 }

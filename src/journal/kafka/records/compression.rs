@@ -1,5 +1,6 @@
 //! What a batch's records may be compressed with. All five are read; LZ4 is written.
 
+use std::fmt::Display;
 use std::io::Read;
 
 use bytes::Bytes;
@@ -70,8 +71,8 @@ impl Compression {
     }
 }
 
-fn malformed(why: impl ToString) -> DecompressError {
-    DecompressError::Malformed(why.to_string())
+fn malformed(why: impl Display) -> DecompressError {
+    DecompressError::Malformed(format!("{why}"))
 }
 
 /// Reads a decompressor to its end, allocating only what really comes.
