@@ -1,1 +1,3 @@
 //! The only place that knows Kafka's protocol.
+
+pub mod records;
