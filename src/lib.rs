@@ -1,6 +1,7 @@
 //! Millrace, a Kafka-native MQTT broker.
 
 pub mod clock;
+pub mod config;
 pub mod journal;
 pub mod message;
 pub mod mqtt;

@@ -1,15 +1,55 @@
 //! The only spawn: every task has a name, and one that panics is reported with it.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinHandle;
 
-/// Runs `future` as a task of the current runtime.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Runs `future` as a task of the current runtime. A panic in it is logged with `name` and counted; it costs no second
+/// task, and nothing while the task runs.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
-pub fn spawn<F>(_name: &'static str, future: F) -> JoinHandle<F::Output>
+pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(future)
+    tokio::spawn(async move {
+        let _watch = PanicWatch { name };
+        future.await
+    })
+}
+
+/// Tasks of this process that panicked.
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
+/// Dropped by unwinding, it knows of the panic.
+struct PanicWatch {
+    name: &'static str,
+}
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(task = self.name, "a task panicked: this is a defect of Millrace");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panicking_task_is_counted_and_a_finished_one_is_not() {
+        let before = panics();
+        assert_eq!(spawn("fine", async { 7 }).await.unwrap(), 7);
+        assert_eq!(panics(), before);
+        spawn("broken", async { panic!("on purpose") }).await.unwrap_err();
+        assert_eq!(panics(), before + 1);
+    }
 }
