@@ -115,6 +115,14 @@ metrics! {
     tail_silence_seconds: Gauge = "millrace_tail_silence_seconds",
     /// Times that a followed partition lost its place: retention, recreated, rewound.
     tail_gaps: IntCounter = "millrace_tail_gaps_total",
+    /// Records that were gone before a subscriber could read them.
+    records_lost: IntCounter = "millrace_records_lost_total",
+    /// Subscribers that could not keep up and are reading from Kafka what they missed.
+    lagging: IntGauge = "millrace_lagging_subscribers",
+    /// Headers of foreign records that no MQTT property can carry.
+    headers_ignored: IntCounter = "millrace_record_headers_ignored_total",
+    /// Kafka topics found to be written with another partitioner than murmur2.
+    foreign_partitioner: IntCounter = "millrace_foreign_partitioner_total",
 
     /// Tasks that panicked; each is a defect of Millrace.
     task_panics: IntCounter = "millrace_task_panics_total",

@@ -1,0 +1,572 @@
+//! The driver of one connection: bytes in, packets to the session, its effects performed, bytes out.
+//!
+//! One read and one write per wake-up, however many packets they hold. Buffers belong to the thread, not to the
+//! connection: an idle connection holds none ([`Scratch`]).
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::clock;
+use crate::journal::NotTaken;
+use crate::mqtt::head::{Head, Sender, frame_head};
+use crate::mqtt::packet::{Packet, Publish};
+use crate::mqtt::{ReasonCode, decode};
+use crate::node::Node;
+use crate::node::connections::ConnectionId;
+use crate::node::mailbox::{Mailbox, Notice};
+use crate::ops::metrics::{self, DropReason, PacketType, QosLabel};
+use crate::session::{AppendOutcome, CloseCause, Drop, Effect, Effects, Input, Outgoing, OwnedPublish, Session};
+
+/// Bytes asked of the socket at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Above so many bytes to send, no further message is taken from the mailbox.
+const OUT_BYTES_MAX: usize = 64 * 1024;
+/// Rounds of one wake-up before other connections get their turn.
+const ROUNDS_MAX: usize = 4;
+/// A connection that we close is given so long to read the last packet.
+const LINGER_MS: u64 = 1_000;
+
+/// Buffers that the connections of a thread use in turn, each only within one poll.
+struct Scratch {
+    read: Vec<u8>,
+    out: BytesMut,
+    effects: Effects,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        read: vec![0; READ_BYTES],
+        out: BytesMut::with_capacity(READ_BYTES),
+        effects: Effects::default(),
+    });
+}
+
+/// A QoS 1 publish for which the journal had no room. While there is one, the socket is not read.
+struct Parked {
+    sequence: u64,
+    publish: OwnedPublish,
+    room: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(stream: TcpStream, node: Arc<Node>, nonce: u128) {
+    let mailbox = Arc::new(Mailbox::new(node.mailbox_limits));
+    let Some(id) = node.connections.add(Arc::clone(&mailbox)) else {
+        node.metrics.connections_refused.inc(metrics::RefuseReason::TooMany);
+        return;
+    };
+    node.metrics.connections_open.inc();
+    let mut connection = Connection::new(stream, node, mailbox, id, nonce);
+    let cause = std::future::poll_fn(|cx| connection.poll(cx)).await;
+    let Connection { stream, .. } = connection.end(cause);
+    if must_linger(cause) {
+        linger(stream).await;
+    }
+}
+
+/// What a client still sends would make the kernel throw away our last packet, so it is read and dropped for a moment.
+async fn linger(mut stream: TcpStream) {
+    let until_closed = std::future::poll_fn(|cx| {
+        ready!(Pin::new(&mut stream).poll_shutdown(cx))?;
+        let mut bytes = [0; 256];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut stream).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(io::Result::Ok(()));
+            }
+        }
+    });
+    // Whether the client closed, broke off or took too long: it is over.
+    let _ = tokio::time::timeout(Duration::from_millis(LINGER_MS), until_closed).await;
+}
+
+fn must_linger(cause: CloseCause) -> bool {
+    match cause {
+        CloseCause::Disconnected | CloseCause::SocketClosed => false,
+        CloseCause::Protocol(_)
+        | CloseCause::Refused(_)
+        | CloseCause::ConnectTimeout
+        | CloseCause::KeepAlive
+        | CloseCause::TakenOver
+        | CloseCause::ShuttingDown
+        | CloseCause::Evicted(_)
+        | CloseCause::AppendFailed => true,
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    node: Arc<Node>,
+    mailbox: Arc<Mailbox>,
+    id: ConnectionId,
+    session: Session,
+    /// Received and not yet handled: part of a packet, or whole ones the session does not want yet.
+    unhandled: Vec<u8>,
+    /// What the socket did not take.
+    unsent: BytesMut,
+    /// Since when the socket has taken nothing.
+    stalled_since: Option<Instant>,
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+    parked: Option<Box<Parked>>,
+    closing: Option<CloseCause>,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, node: Arc<Node>, mailbox: Arc<Mailbox>, id: ConnectionId, nonce: u128) -> Self {
+        let session = Session::new(Arc::clone(&node.settings), clock::now(), nonce);
+        Self {
+            stream,
+            node,
+            mailbox,
+            id,
+            session,
+            unhandled: Vec::new(),
+            unsent: BytesMut::new(),
+            stalled_since: None,
+            timer: None,
+            parked: None,
+            closing: None,
+        }
+    }
+
+    /// Ready when the connection is over and what could be sent was sent.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseCause> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let now = clock::now();
+            for _ in 0..ROUNDS_MAX {
+                self.poll_mailbox(cx, now, scratch);
+                self.poll_parked(cx);
+                let more_to_read = self.poll_input(cx, now, scratch);
+                let more_to_deliver = self.deliver(now, scratch);
+                let sent = self.poll_write(cx, now, scratch);
+                if let Some(cause) = self.closing.filter(|_| sent || self.is_socket_dead()) {
+                    return Poll::Ready(cause);
+                }
+                if self.poll_timer(cx, now, scratch) {
+                    continue;
+                }
+                if !(sent && (more_to_read || more_to_deliver)) {
+                    return Poll::Pending;
+                }
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
+    fn is_socket_dead(&self) -> bool {
+        matches!(self.closing, Some(CloseCause::SocketClosed | CloseCause::Evicted(_)))
+    }
+
+    fn poll_mailbox(&mut self, cx: &mut Context<'_>, now: Instant, scratch: &mut Scratch) {
+        let taken = self.mailbox.take(cx.waker());
+        for (sequence, outcome) in taken.outcomes {
+            self.handle(now, Input::Appended { sequence, outcome }, scratch);
+        }
+        for notice in taken.notices {
+            let input = match notice {
+                Notice::Followed(packet_id) => Input::Followed(packet_id),
+                Notice::Unfollowed(packet_id) => Input::Unfollowed(packet_id),
+                Notice::TakenOver => Input::TakenOver,
+                Notice::ShuttingDown => Input::ShuttingDown,
+                Notice::Evicted(reason) => Input::Evicted(reason),
+            };
+            self.handle(now, input, scratch);
+        }
+    }
+
+    /// Tries the parked publish again when the journal has room.
+    fn poll_parked(&mut self, cx: &mut Context<'_>) {
+        while let Some(mut parked) = self.parked.take() {
+            if parked.room.as_mut().poll(cx).is_pending() {
+                self.parked = Some(parked);
+                return;
+            }
+            let Some(publish) = parked.publish.publish() else { return };
+            let Some(client_id) = self.session.client_id() else { return };
+            let writer = &self.node.writer;
+            match writer.append(self.id, parked.sequence, &publish, publish.topic, client_id.as_str()) {
+                Ok(()) => {}
+                Err(NotTaken::Full) => {
+                    drop(publish);
+                    parked.room = self.room();
+                    self.parked = Some(parked);
+                }
+                Err(error) => self.fail_append(parked.sequence, error),
+            }
+        }
+    }
+
+    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let writer = Arc::clone(&self.node.writer);
+        Box::pin(async move { writer.room().await })
+    }
+
+    /// Through the mailbox, so that it is handled in its turn like any outcome.
+    fn fail_append(&self, sequence: u64, error: NotTaken) {
+        let outcome = match error {
+            NotTaken::TooLarge => AppendOutcome::Refused(ReasonCode::QuotaExceeded),
+            NotTaken::NoSuchPartition => AppendOutcome::Refused(ReasonCode::ImplementationSpecificError),
+            NotTaken::Full | NotTaken::Closed => AppendOutcome::Unknown,
+        };
+        if let Some(waker) = self.mailbox.push_outcome(sequence, outcome) {
+            waker.wake();
+        }
+    }
+
+    fn wants_input(&self) -> bool {
+        self.closing.is_none()
+            && self.parked.is_none()
+            && self.session.wants_input()
+            && self.unsent.len() < OUT_BYTES_MAX
+    }
+
+    /// Reads once and handles what is there. True if there may be more to read at once.
+    fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant, scratch: &mut Scratch) -> bool {
+        if !self.wants_input() {
+            return false;
+        }
+        let mut read = std::mem::take(&mut scratch.read);
+        let kept = self.unhandled.len();
+        if read.len() < kept + READ_BYTES / 2 {
+            read.resize(kept + READ_BYTES, 0);
+        }
+        if let Some(room) = read.get_mut(..kept) {
+            room.copy_from_slice(&self.unhandled);
+        }
+        let mut buffer = ReadBuf::new(&mut read);
+        buffer.set_filled(kept);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+        let full = buffer.remaining() == 0;
+        let filled = buffer.filled().len();
+        if filled > kept {
+            self.node.metrics.bytes_received.inc_by((filled - kept) as u64);
+        }
+        self.handle_bytes(read.get(..filled).unwrap_or_default(), now, scratch);
+        read.truncate(READ_BYTES.max(filled.min(READ_BYTES)));
+        scratch.read = read;
+        match polled {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) if filled > kept => full,
+            Poll::Ready(Ok(()) | Err(_)) => {
+                self.handle(now, Input::SocketClosed, scratch);
+                false
+            }
+        }
+    }
+
+    /// Handles the whole packets in `bytes`, keeps the rest.
+    fn handle_bytes(&mut self, mut bytes: &[u8], now: Instant, scratch: &mut Scratch) {
+        while self.wants_input() {
+            let version = self.session.version();
+            let head = match frame_head(bytes, version, Sender::Client, self.session.frame_bytes_max()) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(error) => {
+                    self.node.metrics.malformed_packets.inc();
+                    self.handle(now, Input::Malformed(error), scratch);
+                    break;
+                }
+            };
+            let Some((frame, rest)) = bytes.split_at_checked(head.frame_bytes()) else { break };
+            bytes = rest;
+            self.handle_frame(head, frame, now, scratch);
+        }
+        if self.closing.is_some() || bytes.is_empty() {
+            // An idle connection holds no buffers.
+            self.unhandled = Vec::new();
+        } else if bytes != self.unhandled.as_slice() {
+            self.unhandled = bytes.to_vec();
+        }
+    }
+
+    fn handle_frame(&mut self, head: Head, frame: &[u8], now: Instant, scratch: &mut Scratch) {
+        self.node.metrics.packets_received.inc(PacketType::of(head.first));
+        match decode::packet(frame, self.session.version(), Sender::Client) {
+            Ok(Packet::Publish(publish)) => {
+                self.node.metrics.publishes_received.inc(QosLabel::of(publish.delivery.qos().as_u8()));
+                self.session.handle(now, Input::Packet(Packet::Publish(publish.clone())), &mut scratch.effects);
+                self.perform(now, Some(&publish), scratch);
+            }
+            Ok(packet) => self.handle(now, Input::Packet(packet), scratch),
+            Err(error) => {
+                self.node.metrics.malformed_packets.inc();
+                self.handle(now, Input::Malformed(error), scratch);
+            }
+        }
+    }
+
+    fn handle(&mut self, now: Instant, input: Input<'_>, scratch: &mut Scratch) {
+        self.session.handle(now, input, &mut scratch.effects);
+        self.perform(now, None, scratch);
+    }
+
+    /// Performs the session's effects. `in_hand` is the PUBLISH that is being handled.
+    fn perform(&mut self, now: Instant, in_hand: Option<&Publish<'_>>, scratch: &mut Scratch) {
+        while let Some(effect) = scratch.effects.pop() {
+            match effect {
+                Effect::Send(outgoing) => self.send(now, &outgoing, scratch),
+                Effect::Append { sequence, alias_topic } => {
+                    if let Some(publish) = in_hand {
+                        self.append(sequence, publish, alias_topic.as_deref().unwrap_or(publish.topic));
+                    }
+                }
+                Effect::AppendWill(will) => self.append_will(*will),
+                Effect::Register(client_id) => {
+                    if self.node.registry.register(client_id, self.id, Arc::clone(&self.mailbox)) {
+                        self.node.metrics.takeovers.inc();
+                    }
+                    self.session.handle(now, Input::Registered, &mut scratch.effects);
+                }
+                Effect::Follow { packet_id, filters } => {
+                    if let Some(client_id) = self.session.client_id().cloned() {
+                        let mailbox = Arc::clone(&self.mailbox);
+                        self.node.fanout.follow(self.id, client_id, mailbox, packet_id, filters);
+                    }
+                }
+                Effect::Unfollow { packet_id, filters } => self.node.fanout.unfollow(self.id, packet_id, filters),
+                Effect::Dropped(why) => self.node.metrics.publishes_dropped.inc(drop_reason(why)),
+                Effect::Close(cause) => self.closing = self.closing.or(Some(cause)),
+            }
+        }
+    }
+
+    fn append(&mut self, sequence: Option<u64>, publish: &Publish<'_>, topic: &str) {
+        let Some(client_id) = self.session.client_id() else { return };
+        let Some(sequence) = sequence else {
+            self.node.writer.append_qos0(publish, topic, client_id.as_str());
+            return;
+        };
+        match self.node.writer.append(self.id, sequence, publish, topic, client_id.as_str()) {
+            Ok(()) => {}
+            Err(NotTaken::Full) => {
+                self.node.metrics.backpressure.inc();
+                let with_topic = Publish { topic, ..publish.clone() };
+                match OwnedPublish::new(&with_topic) {
+                    Some(publish) => {
+                        self.parked = Some(Box::new(Parked { sequence, publish, room: self.room() }));
+                        // The room may be there already: it is asked before the next packet.
+                        self.mailbox.post_nothing();
+                    }
+                    None => self.fail_append(sequence, NotTaken::TooLarge),
+                }
+            }
+            Err(error) => self.fail_append(sequence, error),
+        }
+    }
+
+    fn append_will(&self, will: OwnedPublish) {
+        if let Some(client_id) = self.session.client_id() {
+            self.node.writer.keep(will, client_id.as_str());
+        }
+    }
+
+    fn send(&mut self, now: Instant, outgoing: &Outgoing, scratch: &mut Scratch) {
+        let out = if self.unsent.is_empty() { &mut scratch.out } else { &mut self.unsent };
+        let before = out.len();
+        let result = outgoing.encode(self.session.wire_version(), self.session.peer_frame_bytes_max(), out);
+        match (result, outgoing) {
+            (Ok(()), _) => {
+                let first = out.get(before).copied().unwrap_or_default();
+                self.node.metrics.packets_sent.inc(PacketType::of(first));
+                if let Outgoing::Publish { delivery, .. } = outgoing {
+                    self.node.metrics.publishes_delivered.inc(QosLabel::of(delivery.qos.as_u8()));
+                }
+            }
+            (Err(_), Outgoing::Publish { packet_id, .. }) => {
+                self.session.handle(now, Input::Undeliverable(*packet_id), &mut scratch.effects);
+            }
+            (Err(error), _) => tracing::debug!(%error, "an answer is too large for the client"),
+        }
+    }
+
+    /// Hands messages of the mailbox to the session. True if it stopped only because the output is full.
+    fn deliver(&mut self, now: Instant, scratch: &mut Scratch) -> bool {
+        let mut wall_ms = None;
+        while self.closing.is_none() && self.session.wants_deliveries() {
+            if self.unsent.len() + scratch.out.len() >= OUT_BYTES_MAX {
+                return true;
+            }
+            let (delivery, room) = self.mailbox.pop_delivery();
+            if room {
+                self.node.fanout.room(self.id);
+            }
+            let Some(delivery) = delivery else { return false };
+            let wall_ms = *wall_ms.get_or_insert_with(clock::wall_ms);
+            self.handle(now, Input::Deliver { delivery, wall_ms }, scratch);
+        }
+        false
+    }
+
+    /// Writes what is to be sent, as far as the socket takes it; true if nothing is left.
+    fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant, scratch: &mut Scratch) -> bool {
+        let from_scratch = self.unsent.is_empty();
+        let mut out = std::mem::take(if from_scratch { &mut scratch.out } else { &mut self.unsent });
+        let sent = self.poll_write_all(cx, now, &mut out);
+        if from_scratch {
+            if !sent {
+                self.unsent.extend_from_slice(&out);
+            }
+            scratch.out = reclaim(out);
+        } else if !sent {
+            self.unsent = out;
+        }
+        if self.is_socket_dead() {
+            self.unsent = BytesMut::new();
+            self.handle(now, Input::SocketClosed, scratch);
+            scratch.out.clear();
+        }
+        sent
+    }
+
+    /// True if all of `out` was taken, or nobody will ever take it.
+    fn poll_write_all(&mut self, cx: &mut Context<'_>, now: Instant, out: &mut BytesMut) -> bool {
+        while !out.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, out) {
+                Poll::Ready(Ok(written)) if written > 0 => {
+                    out.advance(written);
+                    self.node.metrics.bytes_sent.inc_by(written as u64);
+                    self.stalled_since = None;
+                }
+                Poll::Ready(Ok(_) | Err(_)) => {
+                    self.closing = Some(CloseCause::SocketClosed);
+                    return true;
+                }
+                Poll::Pending => {
+                    self.stalled_since = self.stalled_since.or(Some(now));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Arms the timer for what is due next, acts on what is due now; true if it acted.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant, scratch: &mut Scratch) -> bool {
+        let stall = Duration::from_millis(self.node.write_stall_ms_max);
+        let stalled_at = self.stalled_since.and_then(|since| since.checked_add(stall));
+        let mut due = [stalled_at, self.session.poll_timeout()].into_iter().flatten().min();
+        if due.is_some_and(|due| due <= now) {
+            if stalled_at.is_some_and(|at| at <= now) {
+                self.closing = Some(CloseCause::Evicted(ReasonCode::QuotaExceeded));
+                self.handle(now, Input::Evicted(ReasonCode::QuotaExceeded), scratch);
+                return true;
+            }
+            if self.parked.is_some() || !self.session.wants_input() {
+                // Its packets may be waiting in the socket, unread.
+                self.session.forgive_silence(now);
+                due = self.session.poll_timeout();
+            } else {
+                self.session.handle_timeout(now, &mut scratch.effects);
+                self.perform(now, None, scratch);
+                return true;
+            }
+        }
+        self.arm(cx, due)
+    }
+
+    /// True if the timer fired meanwhile.
+    fn arm(&mut self, cx: &mut Context<'_>, due: Option<Instant>) -> bool {
+        let Some(due) = due else {
+            self.timer = None;
+            return false;
+        };
+        match &mut self.timer {
+            // A timer that fires early is armed again then: cheaper than moving it with every packet.
+            Some((at, _)) if *at <= due => {}
+            Some((at, sleep)) => {
+                sleep.as_mut().reset(due.into());
+                *at = due;
+            }
+            none @ None => *none = Some((due, Box::pin(tokio::time::sleep_until(due.into())))),
+        }
+        let fired = self.timer.as_mut().is_some_and(|(_, sleep)| pin!(sleep).poll(cx).is_ready());
+        if fired {
+            self.timer = None;
+            cx.waker().wake_by_ref();
+        }
+        false
+    }
+
+    /// Takes the connection out of the node.
+    fn end(self, cause: CloseCause) -> Self {
+        let node = &self.node;
+        self.mailbox.close();
+        node.connections.remove(self.id);
+        node.fanout.gone(self.id);
+        if let Some(client_id) = self.session.client_id() {
+            node.registry.unregister(client_id, self.id);
+        }
+        node.metrics.connections_open.dec();
+        count_end(&node.metrics, cause);
+        tracing::debug!(client_id = self.session.client_id().map(tracing::field::display), ?cause, "connection ended");
+        self
+    }
+}
+
+/// A scratch buffer that one large packet made grow goes back to its usual size.
+fn reclaim(mut out: BytesMut) -> BytesMut {
+    out.clear();
+    if out.try_reclaim(READ_BYTES) && out.capacity() <= 4 * READ_BYTES {
+        out
+    } else {
+        BytesMut::with_capacity(READ_BYTES)
+    }
+}
+
+fn drop_reason(why: Drop) -> DropReason {
+    match why {
+        Drop::Expired => DropReason::Expired,
+        Drop::NotWritable => DropReason::Refused,
+        Drop::TooLarge => DropReason::TooLarge,
+    }
+}
+
+fn refuse_reason(reason: ReasonCode) -> metrics::RefuseReason {
+    use metrics::RefuseReason as Label;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a refusal is one of these; what else there may be is malformed")]
+    match reason {
+        ReasonCode::UnsupportedProtocolVersion => Label::Version,
+        ReasonCode::ClientIdentifierNotValid => Label::ClientId,
+        ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized => Label::NotAuthorized,
+        ReasonCode::BadAuthenticationMethod | ReasonCode::QoSNotSupported | ReasonCode::RetainNotSupported => {
+            Label::Unsupported
+        }
+        ReasonCode::ServerUnavailable | ReasonCode::ServerBusy => Label::Unavailable,
+        _ => Label::Malformed,
+    }
+}
+
+fn count_end(metrics: &metrics::Metrics, cause: CloseCause) {
+    use metrics::CloseCause as Label;
+    let label = match cause {
+        CloseCause::Refused(reason) => {
+            metrics.connections_refused.inc(refuse_reason(reason));
+            return;
+        }
+        CloseCause::ConnectTimeout => {
+            metrics.connections_refused.inc(metrics::RefuseReason::ConnectTimeout);
+            return;
+        }
+        CloseCause::Disconnected => Label::Disconnect,
+        CloseCause::SocketClosed => Label::Lost,
+        CloseCause::Protocol(_) => Label::Protocol,
+        CloseCause::KeepAlive => Label::KeepAlive,
+        CloseCause::TakenOver => Label::TakenOver,
+        CloseCause::ShuttingDown => Label::Drained,
+        CloseCause::Evicted(_) => Label::Slow,
+        CloseCause::AppendFailed => Label::Internal,
+    };
+    metrics.connections_closed.inc(label);
+}

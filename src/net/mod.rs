@@ -1,0 +1,4 @@
+//! Layer 5: sockets of clients.
+
+pub mod connection;
+pub mod listener;

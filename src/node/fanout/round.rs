@@ -1,0 +1,146 @@
+//! Where a subscription starts: one coalesced question for the ends of its partitions (DESIGN "Where a subscription
+//! starts").
+//!
+//! ```text
+//!            asked            answered                 tail passed every start
+//! Collecting ──────▶ Asked ─────────────▶ Started ───────────────────────────▶ Passed
+//!  (SUBSCRIBEs join)   (matches are held)   (older records are skipped)         (nothing to compare)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::journal::{Offset, Partition};
+use crate::mqtt::PacketId;
+use crate::node::connections::ConnectionId;
+use crate::session::Delivery;
+
+/// Shared by the subscriptions that started together.
+#[derive(Debug)]
+pub(super) struct Round {
+    pub(super) number: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Asked,
+    Started(BTreeMap<Partition, Offset>),
+    Passed,
+}
+
+/// What a subscription does with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It started before the record.
+    Deliver,
+    /// The record is older than the subscription.
+    Skip,
+    /// Not known yet.
+    Hold,
+}
+
+impl Round {
+    fn new(number: u64) -> Self {
+        Self { number, state: Mutex::new(State::Asked) }
+    }
+
+    pub(super) fn judge(&self, partition: Partition, offset: Offset) -> Verdict {
+        match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Asked => Verdict::Hold,
+            State::Passed => Verdict::Deliver,
+            State::Started(starts) => match starts.get(&partition) {
+                Some(start) if offset < *start => Verdict::Skip,
+                Some(_) | None => Verdict::Deliver,
+            },
+        }
+    }
+
+    pub(super) fn start(&self, starts: BTreeMap<Partition, Offset>) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Started(starts);
+    }
+
+    /// True once the tail has passed every start: then the starts are forgotten, so that a subscription costs no memory
+    /// for them.
+    pub(super) fn try_pass(&self, positions: &BTreeMap<Partition, Offset>) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = match &*state {
+            State::Asked => false,
+            State::Passed => true,
+            State::Started(starts) => starts
+                .iter()
+                .all(|(partition, start)| positions.get(partition).is_none_or(|position| position >= start)),
+        };
+        if passed {
+            *state = State::Passed;
+        }
+        passed
+    }
+}
+
+/// A match whose subscription has not started yet.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) connection: ConnectionId,
+    pub(super) partition: Partition,
+    pub(super) offset: Offset,
+    pub(super) delivery: Delivery,
+}
+
+/// A round while it is open.
+#[derive(Debug)]
+pub(super) struct OpenRound {
+    pub(super) round: Arc<Round>,
+    /// What to ask for.
+    pub(super) partitions: BTreeSet<Partition>,
+    /// Of these, to be read from the beginning: they are new to us as a whole.
+    pub(super) from_log_start: BTreeSet<Partition>,
+    /// Who gets a SUBACK.
+    pub(super) waiting: Vec<(ConnectionId, PacketId)>,
+    /// Bounded by what the tail hands out during one question.
+    pub(super) held: Vec<Held>,
+}
+
+impl OpenRound {
+    pub(super) fn new(number: u64) -> Self {
+        Self {
+            round: Arc::new(Round::new(number)),
+            partitions: BTreeSet::new(),
+            from_log_start: BTreeSet::new(),
+            waiting: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.partitions.is_empty() && self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::TopicIndex;
+
+    const P: Partition = Partition { topic: TopicIndex(0), number: 3 };
+
+    #[test]
+    fn a_record_is_held_until_the_start_is_known_then_judged_by_it() {
+        let round = Round::new(1);
+        assert_eq!(round.judge(P, Offset(7)), Verdict::Hold);
+        round.start([(P, Offset(7))].into());
+        assert_eq!(round.judge(P, Offset(6)), Verdict::Skip);
+        assert_eq!(round.judge(P, Offset(7)), Verdict::Deliver);
+    }
+
+    #[test]
+    fn a_round_passes_only_when_the_tail_is_past_every_start() {
+        let round = Round::new(1);
+        let other = Partition { number: 4, ..P };
+        round.start([(P, Offset(7)), (other, Offset(1))].into());
+        assert!(!round.try_pass(&[(P, Offset(7)), (other, Offset(0))].into()));
+        assert_eq!(round.judge(P, Offset(6)), Verdict::Skip);
+        assert!(round.try_pass(&[(P, Offset(7)), (other, Offset(1))].into()));
+        assert_eq!(round.judge(P, Offset(6)), Verdict::Deliver);
+    }
+}

@@ -1,0 +1,167 @@
+//! CONNECT, CONNACK and DISCONNECT (MQTT5 §3.1, §3.2, §3.14).
+
+use std::time::{Duration, Instant};
+
+use super::outgoing::ConnAckParts;
+use super::will::OwnedPublish;
+use super::{CloseCause, Effect, Effects, Outgoing, Phase, Session};
+use crate::mqtt::decode::DecodeError;
+use crate::mqtt::packet::{Connect, Disconnect, ProtocolVersion, QoS, Will};
+use crate::mqtt::{ClientId, ReasonCode};
+
+/// What the client announced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    /// Largest packet it takes, bytes.
+    pub(super) packet_bytes_max: usize,
+    /// What CONNACK must tell of what was asked for.
+    asked: Asked,
+}
+
+/// Parts of CONNECT that only CONNACK needs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    session_expiry: bool,
+    assigned_client_id: bool,
+    keep_alive_granted_s: Option<u16>,
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        Self { packet_bytes_max: usize::MAX, asked: Asked::default() }
+    }
+}
+
+/// MQTT 3.1 allows 23 characters.
+const V31_CLIENT_ID_CHARS_MAX: usize = 23;
+/// The longest will delay is the session's life, which ends with the connection.
+const NO_SESSION_AFTER_CONNECTION_S: u32 = 0;
+
+impl Session {
+    pub(super) fn on_connect(&mut self, connect: &Connect<'_>, effects: &mut Effects) {
+        self.version = connect.version;
+        if let Err(reason) = self.take_connect(connect) {
+            self.refuse(reason, effects);
+            return;
+        }
+        self.phase = Phase::Registering;
+        if let Some(client_id) = self.client_id.clone() {
+            effects.push(Effect::Register(client_id));
+        }
+    }
+
+    fn take_connect(&mut self, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+        if connect.properties.authentication_method.is_some() {
+            return Err(ReasonCode::BadAuthenticationMethod);
+        }
+        if connect.properties.user_properties.iter().count() > self.settings.user_properties_max {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        self.client_id = Some(self.client_id_of(connect)?);
+        self.will = connect.will.as_ref().map(|will| self.take_will(will)).transpose()?;
+        self.deliveries.open_window(connect.properties.receive_maximum, self.settings.deliver_window_max);
+        self.peer.packet_bytes_max =
+            connect.properties.maximum_packet_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+        self.peer.asked.session_expiry =
+            connect.properties.session_expiry_s.is_some_and(|s| s > NO_SESSION_AFTER_CONNECTION_S);
+        let granted_s = self.grant_keep_alive(connect);
+        // [MQTT-3.1.2-22]: one and a half times the keep-alive.
+        self.silence_max = (granted_s > 0).then(|| Duration::from_millis(u64::from(granted_s) * 1_500));
+        Ok(())
+    }
+
+    fn client_id_of(&mut self, connect: &Connect<'_>) -> Result<ClientId, ReasonCode> {
+        let invalid = |_| ReasonCode::ClientIdentifierNotValid;
+        if connect.client_id.is_empty() {
+            let may_assign = match connect.version {
+                ProtocolVersion::V31 => false,
+                // [MQTT-3.1.3-8] of 3.1.1
+                ProtocolVersion::V311 => connect.clean_start,
+                ProtocolVersion::V5 => true,
+            };
+            if !may_assign {
+                return Err(ReasonCode::ClientIdentifierNotValid);
+            }
+            self.peer.asked.assigned_client_id = true;
+            return ClientId::parse(&format!("mr-{:032x}", self.nonce), usize::MAX).map_err(invalid);
+        }
+        let too_long_for_v31 = connect.version == ProtocolVersion::V31
+            && connect.client_id.chars().nth(V31_CLIENT_ID_CHARS_MAX).is_some();
+        if too_long_for_v31 {
+            return Err(ReasonCode::ClientIdentifierNotValid);
+        }
+        ClientId::parse(connect.client_id, self.settings.client_id_bytes_max).map_err(invalid)
+    }
+
+    fn take_will(&self, will: &Will<'_>) -> Result<Box<OwnedPublish>, ReasonCode> {
+        if will.qos > QoS::AtLeastOnce {
+            return Err(ReasonCode::QoSNotSupported);
+        }
+        if will.retain && self.version == ProtocolVersion::V5 {
+            return Err(ReasonCode::RetainNotSupported);
+        }
+        if !self.settings.allows_topic(will.topic) || will.topic.starts_with('$') {
+            return Err(ReasonCode::TopicNameInvalid);
+        }
+        if will.properties.user_properties.iter().count() > self.settings.user_properties_max {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        OwnedPublish::of_will(will).map(Box::new).ok_or(ReasonCode::PacketTooLarge)
+    }
+
+    fn grant_keep_alive(&mut self, connect: &Connect<'_>) -> u16 {
+        let cap_s = self.settings.keep_alive_s_max;
+        let over = connect.keep_alive_s == 0 || connect.keep_alive_s > cap_s;
+        if connect.version == ProtocolVersion::V5 && over {
+            self.peer.asked.keep_alive_granted_s = Some(cap_s);
+            return cap_s;
+        }
+        connect.keep_alive_s
+    }
+
+    pub(super) fn on_registered(&mut self, now: Instant, effects: &mut Effects) {
+        if self.phase != Phase::Registering {
+            return;
+        }
+        self.phase = Phase::Connected;
+        self.heard_at = now;
+        let asked = self.peer.asked;
+        effects.push(Effect::Send(Outgoing::ConnAck(Box::new(ConnAckParts {
+            reason: ReasonCode::Success,
+            // Sessions end with their connection, whatever was asked for: say so (MQTT5 §3.2.2.3.2).
+            session_expiry_s: asked.session_expiry.then_some(NO_SESSION_AFTER_CONNECTION_S),
+            receive_maximum: Some(self.settings.receive_maximum),
+            packet_bytes_max: u32::try_from(self.settings.packet_bytes_max).ok(),
+            assigned_client_id: self.client_id.clone().filter(|_| asked.assigned_client_id),
+            topic_alias_maximum: self.settings.topic_alias_maximum,
+            server_keep_alive_s: asked.keep_alive_granted_s,
+        }))));
+    }
+
+    /// CONNACK with a failure, then close [MQTT-3.1.4-2].
+    fn refuse(&mut self, reason: ReasonCode, effects: &mut Effects) {
+        effects.push(Effect::Send(Outgoing::ConnAck(Box::new(ConnAckParts::refusal(reason)))));
+        self.close(CloseCause::Refused(reason), effects);
+    }
+
+    pub(super) fn refuse_malformed_connect(&mut self, error: &DecodeError, effects: &mut Effects) {
+        match error.connect_return_code {
+            // The decoder knows the version the client speaks well enough to be answered in.
+            Some(_) => self.refuse(error.reason, effects),
+            None => self.close(CloseCause::Protocol(error.reason), effects),
+        }
+    }
+
+    pub(super) fn on_disconnect(&mut self, disconnect: &Disconnect<'_>, effects: &mut Effects) {
+        // [MQTT-3.14.2-2] of MQTT 5: a session that ends with the connection cannot be kept after all.
+        if disconnect.session_expiry_s.is_some_and(|s| s > 0) && !self.peer.asked.session_expiry {
+            self.protocol_error(ReasonCode::ProtocolError, effects);
+            return;
+        }
+        // [MQTT-3.14.4-3]: only a normal disconnection takes the will away.
+        if disconnect.reason == ReasonCode::Success {
+            self.will = None;
+        }
+        self.close(CloseCause::Disconnected, effects);
+    }
+}

@@ -1,0 +1,404 @@
+//! Layer 2: one client's protocol machine, sans-I/O.
+//!
+//! What happens outside comes in as an [`Input`] with the time; what must happen outside goes out as [`Effect`]
+//! values; only the shell (`net::connection`) performs them. No packet is acknowledged without proof: the one place
+//! that builds a PUBACK is `publish::on_appended`, and it takes the outcome of the append.
+//!
+//! ```text
+//!                 CONNECT fine                Registered
+//! AwaitConnect ───────────────▶ Registering ─────────────▶ Connected
+//!      │ refused, timeout            │ taken over, closed      │ DISCONNECT, error, taken over, closed
+//!      └─────────────────────────────┴─────────────────────────┴───────────▶ Closed
+//! ```
+
+mod connect;
+mod deliver;
+mod outgoing;
+mod publish;
+mod settings;
+mod subscribe;
+mod will;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::mqtt::decode::DecodeError;
+use crate::mqtt::packet::{Packet, ProtocolVersion};
+use crate::mqtt::{ClientId, PacketId, ReasonCode, TopicFilter};
+
+pub use deliver::Delivery;
+pub use outgoing::{ConnAckParts, Outgoing};
+pub use publish::AppendOutcome;
+pub use settings::Settings;
+pub use subscribe::{Follow, Subscription};
+pub use will::OwnedPublish;
+
+/// Where the connection is in its life; the diagram is above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing but CONNECT is allowed.
+    AwaitConnect,
+    /// CONNECT was fine; the node is making this connection the client's only one.
+    Registering,
+    /// CONNACK was sent.
+    Connected,
+    /// Nothing more is sent or taken.
+    Closed,
+}
+
+/// What happens outside.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A whole packet of the client.
+    Packet(Packet<'a>),
+    /// Bytes of the client that are no packet.
+    Malformed(DecodeError),
+    /// The node registered the client id ([`Effect::Register`]).
+    Registered,
+    /// What became of an append ([`Effect::Append`]).
+    Appended {
+        /// Of the append.
+        sequence: u64,
+        /// Whether it is in the log.
+        outcome: AppendOutcome,
+    },
+    /// The subscriptions of this SUBSCRIBE are in force ([`Effect::Follow`]).
+    Followed(PacketId),
+    /// The filters of this UNSUBSCRIBE are out of force ([`Effect::Unfollow`]).
+    Unfollowed(PacketId),
+    /// A message for this client. Only while [`Session::wants_deliveries`].
+    Deliver {
+        /// The message and how it goes out.
+        delivery: Delivery,
+        /// Milliseconds since the Unix epoch, for the message expiry.
+        wall_ms: i64,
+    },
+    /// A PUBLISH could not be encoded for this client: too large for it.
+    Undeliverable(Option<PacketId>),
+    /// Another connection has the client id now.
+    TakenOver,
+    /// This node is shutting down.
+    ShuttingDown,
+    /// An operator or a limit outside of the protocol ends the connection.
+    Evicted(ReasonCode),
+    /// The socket ended.
+    SocketClosed,
+}
+
+/// What must happen outside.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send a packet.
+    Send(Outgoing),
+    /// Append the PUBLISH that is being handled. Its outcome is awaited if it has a `sequence`.
+    Append {
+        /// Names the append in [`Input::Appended`]; none for QoS 0.
+        sequence: Option<u64>,
+        /// The topic, where a topic alias stands for it.
+        alias_topic: Option<Arc<str>>,
+    },
+    /// Append a message that this session kept: its will. Nobody waits for the outcome here.
+    AppendWill(Box<OwnedPublish>),
+    /// Make this connection the only one of its client id, then [`Input::Registered`].
+    Register(ClientId),
+    /// Bring subscriptions in force, then [`Input::Followed`].
+    Follow {
+        /// Of the SUBSCRIBE.
+        packet_id: PacketId,
+        /// At least one.
+        filters: Vec<Follow>,
+    },
+    /// Take subscriptions out of force, then [`Input::Unfollowed`].
+    Unfollow {
+        /// Of the UNSUBSCRIBE.
+        packet_id: PacketId,
+        /// May be empty.
+        filters: Vec<TopicFilter>,
+    },
+    /// A message was dropped instead of delivered.
+    Dropped(Drop),
+    /// Close the connection after what was sent.
+    Close(CloseCause),
+}
+
+/// Effects in the order in which they must happen.
+#[derive(Debug, Default)]
+pub struct Effects(VecDeque<Effect>);
+
+impl Effects {
+    /// Adds one behind the others.
+    pub fn push(&mut self, effect: Effect) {
+        self.0.push_back(effect);
+    }
+
+    /// Takes the first.
+    pub fn pop(&mut self) -> Option<Effect> {
+        self.0.pop_front()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Why a message was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drop {
+    /// Its message expiry interval passed.
+    Expired,
+    /// The topic may not be published to.
+    NotWritable,
+    /// Larger than the client takes.
+    TooLarge,
+}
+
+/// Why a connection ends: for the log and the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CloseCause {
+    /// The client sent DISCONNECT.
+    Disconnected,
+    /// The socket ended without DISCONNECT.
+    SocketClosed,
+    /// The client broke the protocol.
+    Protocol(ReasonCode),
+    /// CONNECT was refused.
+    Refused(ReasonCode),
+    /// No CONNECT in time.
+    ConnectTimeout,
+    /// Nothing was heard for one and a half keep-alive times.
+    KeepAlive,
+    /// The client id connected again.
+    TakenOver,
+    /// This node shuts down.
+    ShuttingDown,
+    /// Limits outside of the protocol, for example no progress of the socket.
+    Evicted(ReasonCode),
+    /// An append failed in a way that this protocol version cannot tell.
+    AppendFailed,
+}
+
+/// One connection's session. Clean: it ends with the connection.
+#[derive(Debug)]
+pub struct Session {
+    settings: Arc<Settings>,
+    phase: Phase,
+    version: ProtocolVersion,
+    nonce: u128,
+    client_id: Option<ClientId>,
+    /// One and a half times the keep-alive, [MQTT-3.1.2-22].
+    silence_max: Option<Duration>,
+    heard_at: Instant,
+    peer: connect::Peer,
+    publishes: publish::Inbound,
+    deliveries: deliver::Outbound,
+    subscriptions: subscribe::Subscriptions,
+    will: Option<Box<OwnedPublish>>,
+}
+
+impl Session {
+    /// A session for a connection accepted `now`. `nonce` is random: an assigned client id is made of it.
+    pub fn new(settings: Arc<Settings>, now: Instant, nonce: u128) -> Self {
+        Self {
+            settings,
+            phase: Phase::AwaitConnect,
+            version: ProtocolVersion::V311,
+            nonce,
+            client_id: None,
+            silence_max: None,
+            heard_at: now,
+            peer: connect::Peer::default(),
+            publishes: publish::Inbound::default(),
+            deliveries: deliver::Outbound::default(),
+            subscriptions: subscribe::Subscriptions::default(),
+            will: None,
+        }
+    }
+
+    /// The client id, once CONNECT was fine.
+    pub fn client_id(&self) -> Option<&ClientId> {
+        self.client_id.as_ref()
+    }
+
+    /// The connection's protocol version; `None` before CONNECT.
+    pub fn version(&self) -> Option<ProtocolVersion> {
+        match self.phase {
+            Phase::AwaitConnect => None,
+            Phase::Registering | Phase::Connected | Phase::Closed => Some(self.version),
+        }
+    }
+
+    /// The version to encode with: what a refusal before CONNECT is written in, too.
+    pub fn wire_version(&self) -> ProtocolVersion {
+        self.version
+    }
+
+    /// Where the connection is in its life.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Largest packet to be taken from the client, bytes.
+    pub fn frame_bytes_max(&self) -> usize {
+        match self.phase {
+            Phase::AwaitConnect => self.settings.connect_bytes_max,
+            Phase::Registering | Phase::Connected | Phase::Closed => self.settings.packet_bytes_max,
+        }
+    }
+
+    /// Largest packet that the client takes, bytes.
+    pub fn peer_frame_bytes_max(&self) -> usize {
+        self.peer.packet_bytes_max
+    }
+
+    /// Whether the client's next packet may be handled now. While false the socket is not read: a client that may not
+    /// be told to slow down (3.x has no receive maximum) is slowed down by TCP.
+    pub fn wants_input(&self) -> bool {
+        match self.phase {
+            Phase::AwaitConnect => true,
+            Phase::Registering | Phase::Closed => false,
+            Phase::Connected => {
+                !self.publishes.is_full(self.version, &self.settings) && self.subscriptions.may_ask_more()
+            }
+        }
+    }
+
+    /// Whether a message may be handed over now.
+    pub fn wants_deliveries(&self) -> bool {
+        self.phase == Phase::Connected && self.deliveries.has_window()
+    }
+
+    /// Takes one input; effects are added to `effects` in the order in which they must happen.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>, effects: &mut Effects) {
+        match input {
+            Input::Packet(packet) => {
+                self.heard_at = now;
+                self.handle_packet(packet, effects);
+            }
+            Input::Malformed(error) => self.on_malformed(&error, effects),
+            Input::Registered => self.on_registered(now, effects),
+            Input::Appended { sequence, outcome } => self.on_appended(sequence, outcome, effects),
+            Input::Followed(packet_id) => self.on_followed(packet_id, effects),
+            Input::Unfollowed(packet_id) => self.on_unfollowed(packet_id, effects),
+            Input::Deliver { delivery, wall_ms } => self.on_deliver(delivery, wall_ms, effects),
+            Input::Undeliverable(packet_id) => self.on_undeliverable(packet_id, effects),
+            Input::TakenOver => self.on_taken_over(effects),
+            Input::ShuttingDown => self.on_shutting_down(effects),
+            Input::Evicted(reason) => self.fail(CloseCause::Evicted(reason), reason, effects),
+            Input::SocketClosed => self.close(CloseCause::SocketClosed, effects),
+        }
+    }
+
+    /// When [`Session::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::AwaitConnect => self.heard_at.checked_add(self.settings.connect_timeout()),
+            Phase::Connected => self.silence_max.and_then(|silence| self.heard_at.checked_add(silence)),
+            Phase::Registering | Phase::Closed => None,
+        }
+    }
+
+    /// The client may have been silent because its packets were not read: it starts afresh.
+    pub fn forgive_silence(&mut self, now: Instant) {
+        if self.phase == Phase::Connected {
+            self.heard_at = now;
+        }
+    }
+
+    /// Acts on what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant, effects: &mut Effects) {
+        if self.poll_timeout().is_none_or(|due| due > now) {
+            return;
+        }
+        match self.phase {
+            Phase::AwaitConnect => self.close(CloseCause::ConnectTimeout, effects),
+            Phase::Connected => self.fail(CloseCause::KeepAlive, ReasonCode::KeepAliveTimeout, effects),
+            Phase::Registering | Phase::Closed => {}
+        }
+    }
+
+    fn handle_packet(&mut self, packet: Packet<'_>, effects: &mut Effects) {
+        match self.phase {
+            Phase::AwaitConnect => match packet {
+                Packet::Connect(connect) => self.on_connect(&connect, effects),
+                // [MQTT-3.1.0-1]; the decoder refuses this already.
+                other => self.on_unexpected(&other, effects),
+            },
+            Phase::Connected => self.handle_connected(packet, effects),
+            Phase::Registering | Phase::Closed => {}
+        }
+    }
+
+    fn handle_connected(&mut self, packet: Packet<'_>, effects: &mut Effects) {
+        match packet {
+            Packet::Publish(publish) => self.on_publish(&publish, effects),
+            Packet::PubAck(ack) => self.on_puback(ack.packet_id),
+            Packet::PubRec(ack) => self.on_pubrec(ack.packet_id, effects),
+            Packet::PubRel(ack) => self.on_pubrel(ack.packet_id, effects),
+            // QoS 2 is never sent to a client, so there is nothing to complete.
+            Packet::PubComp(_) => {}
+            Packet::Subscribe(subscribe) => self.on_subscribe(&subscribe, effects),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(&unsubscribe, effects),
+            Packet::PingReq => effects.push(Effect::Send(Outgoing::PingResp)),
+            Packet::Disconnect(disconnect) => self.on_disconnect(&disconnect, effects),
+            other @ (Packet::Connect(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp
+            | Packet::Auth(_)) => self.on_unexpected(&other, effects),
+        }
+    }
+
+    /// A packet that is legal bytes at an illegal time: a second CONNECT [MQTT-3.1.0-2], an AUTH without a method.
+    fn on_unexpected(&mut self, _packet: &Packet<'_>, effects: &mut Effects) {
+        self.protocol_error(ReasonCode::ProtocolError, effects);
+    }
+
+    fn on_malformed(&mut self, error: &DecodeError, effects: &mut Effects) {
+        match self.phase {
+            Phase::AwaitConnect => self.refuse_malformed_connect(error, effects),
+            Phase::Registering | Phase::Connected => self.protocol_error(error.reason, effects),
+            Phase::Closed => {}
+        }
+    }
+
+    fn protocol_error(&mut self, reason: ReasonCode, effects: &mut Effects) {
+        self.fail(CloseCause::Protocol(reason), reason, effects);
+    }
+
+    /// Ends the connection with the server's DISCONNECT, which only MQTT 5 has.
+    fn fail(&mut self, cause: CloseCause, reason: ReasonCode, effects: &mut Effects) {
+        if self.phase == Phase::Connected && self.version == ProtocolVersion::V5 {
+            effects.push(Effect::Send(Outgoing::Disconnect { reason }));
+        }
+        self.close(cause, effects);
+    }
+
+    fn on_taken_over(&mut self, effects: &mut Effects) {
+        self.fail(CloseCause::TakenOver, ReasonCode::SessionTakenOver, effects);
+    }
+
+    /// Our own shutdown fires no wills: the client goes on at another node.
+    fn on_shutting_down(&mut self, effects: &mut Effects) {
+        self.will = None;
+        self.fail(CloseCause::ShuttingDown, ReasonCode::ServerShuttingDown, effects);
+    }
+
+    /// The only way into [`Phase::Closed`]. The will is due unless somebody took it away before.
+    fn close(&mut self, cause: CloseCause, effects: &mut Effects) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        let was_connected = self.phase == Phase::Connected;
+        self.phase = Phase::Closed;
+        if let Some(will) = self.will.take().filter(|_| was_connected) {
+            effects.push(Effect::AppendWill(will));
+        }
+        effects.push(Effect::Close(cause));
+    }
+}
+
+#[cfg(test)]
+mod tests;
