@@ -535,7 +535,10 @@ fn drop_reason(why: Drop) -> DropReason {
 
 fn refuse_reason(reason: ReasonCode) -> metrics::RefuseReason {
     use metrics::RefuseReason as Label;
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a refusal is one of these; what else there may be is malformed")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a refusal is one of these; what else there may be is malformed"
+    )]
     match reason {
         ReasonCode::UnsupportedProtocolVersion => Label::Version,
         ReasonCode::ClientIdentifierNotValid => Label::ClientId,

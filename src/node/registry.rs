@@ -16,8 +16,7 @@ pub struct Registry {
 impl Registry {
     /// Makes `id` the client's only connection; the one before is told. True if there was one.
     pub fn register(&self, client_id: ClientId, id: ConnectionId, mailbox: Arc<Mailbox>) -> bool {
-        let before =
-            self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(client_id, (id, mailbox));
+        let before = self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(client_id, (id, mailbox));
         if let Some((_, old)) = &before {
             old.post(Notice::TakenOver);
         }

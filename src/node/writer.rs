@@ -10,9 +10,7 @@ use tokio::sync::Notify;
 
 use super::connections::{ConnectionId, Connections};
 use crate::clock;
-use crate::journal::{
-    AckGroup, AckSink, NotTaken, Outcome, Partition, Refusal, SharedJournal, Ticket, TopicIndex,
-};
+use crate::journal::{AckGroup, AckSink, NotTaken, Outcome, Partition, Refusal, SharedJournal, Ticket, TopicIndex};
 use crate::message::{self, Stamp};
 use crate::mqtt::{Publish, ReasonCode};
 use crate::ops::metrics::{DropReason, Metrics, TopicMetrics};

@@ -85,8 +85,8 @@ impl Session {
             self.peer.asked.assigned_client_id = true;
             return ClientId::parse(&format!("mr-{:032x}", self.nonce), usize::MAX).map_err(invalid);
         }
-        let too_long_for_v31 = connect.version == ProtocolVersion::V31
-            && connect.client_id.chars().nth(V31_CLIENT_ID_CHARS_MAX).is_some();
+        let too_long_for_v31 =
+            connect.version == ProtocolVersion::V31 && connect.client_id.chars().nth(V31_CLIENT_ID_CHARS_MAX).is_some();
         if too_long_for_v31 {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }

@@ -7,8 +7,8 @@ use bytes::BytesMut;
 use super::Delivery;
 use crate::mqtt::encode::{self, EncodeError};
 use crate::mqtt::packet::{
-    Ack, ConnAck, ConnAckProperties, Delivery as WireDelivery, Disconnect, Packet, ProtocolVersion, Publish, PublishProperties, QoS,
-    ReasonProperties, SubAck, UnsubAck,
+    Ack, ConnAck, ConnAckProperties, Delivery as WireDelivery, Disconnect, Packet, ProtocolVersion, Publish,
+    PublishProperties, QoS, ReasonProperties, SubAck, UnsubAck,
 };
 use crate::mqtt::properties::SubscriptionIds;
 use crate::mqtt::{ClientId, PacketId, ReasonCode};

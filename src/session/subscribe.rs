@@ -77,7 +77,8 @@ impl Session {
             match self.grant(asked) {
                 Ok((filter, options)) => {
                     reasons.push(granted(options.qos));
-                    filters.push(Follow { filter, subscription: Subscription { options, id: subscribe.subscription_id } });
+                    filters
+                        .push(Follow { filter, subscription: Subscription { options, id: subscribe.subscription_id } });
                 }
                 Err(reason) => reasons.push(reason),
             }

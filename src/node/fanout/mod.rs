@@ -63,7 +63,12 @@ pub fn start(options: Options) -> FanoutHandle {
     FanoutHandle::new(commands)
 }
 
-async fn run(mut fanout: Fanout, mut tail: Box<dyn Tail>, commands: Arc<Commands>, mut answers: mpsc::Receiver<Answer>) {
+async fn run(
+    mut fanout: Fanout,
+    mut tail: Box<dyn Tail>,
+    commands: Arc<Commands>,
+    mut answers: mpsc::Receiver<Answer>,
+) {
     loop {
         tokio::select! {
             event = tail.next() => fanout.on_tail(event, &mut *tail),
@@ -289,9 +294,9 @@ impl Fanout {
         let Some(follower) = self.followers.get(&connection) else { return };
         let own = message.publisher() == Some(follower.client_id.as_str());
         let started = found.iter().any(|found| found.held_by.is_none());
-        let matching = found.iter().filter(|found| {
-            found.held_by.is_none() == started && !(found.subscription.options.no_local && own)
-        });
+        let matching = found
+            .iter()
+            .filter(|found| found.held_by.is_none() == started && !(found.subscription.options.no_local && own));
         let Some(delivery) = delivery_of(message, matching.map(|found| found.subscription)) else { return };
         if started {
             self.push(connection, partition, offset, delivery);
@@ -513,5 +518,10 @@ fn delivery_of(message: &Message, matching: impl Iterator<Item = Subscription>) 
         retain |= subscription.options.retain_as_published && message.retain();
         subscription_ids.extend(subscription.id);
     }
-    granted.map(|granted| Delivery { message: message.clone(), qos: granted.min(message.qos()), retain, subscription_ids })
+    granted.map(|granted| Delivery {
+        message: message.clone(),
+        qos: granted.min(message.qos()),
+        retain,
+        subscription_ids,
+    })
 }
