@@ -12,9 +12,6 @@ use crate::route::mapping::{Mapping, RuleSpec};
 /// Kafka's own limit on the length of a kafka topic's name, in bytes.
 const KAFKA_TOPIC_BYTES_MAX: usize = 249;
 
-/// What a record needs besides the payload of its packet: key, headers, framing; in bytes.
-const RECORD_OVERHEAD_BYTES: usize = 4 * 1024;
-
 /// The merged values before the last checks.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
