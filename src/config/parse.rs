@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Auth, Config, JournalChoice, Kafka, Limits, Listen, MappingConfig, Ops, Shutdown, StateTuning, Topics};
+use super::{
+    Auth, Config, JournalChoice, Kafka, Limits, Listen, MappingConfig, Ops, RECORD_OVERHEAD_BYTES, Shutdown,
+    StateTuning, Topics,
+};
 use crate::ops::logging;
 use crate::route::mapping::{Mapping, RuleSpec};
 
@@ -152,7 +155,7 @@ fn mapping(raw: RawMapping, wrong: &mut Wrong) -> Option<MappingConfig> {
                 Some(index) => format!("mapping.rules.{index}"),
                 None => "mapping.default_topic".to_owned(),
             };
-            refuse(wrong, &key, error.to_string());
+            refuse(wrong, &key, error.what);
             None
         }
     }

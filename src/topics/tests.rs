@@ -44,7 +44,9 @@ impl Journal for Cluster {
     }
 
     fn create<'a>(&'a self, specs: &'a [TopicSpec]) -> Answer<'a, ()> {
-        specs.iter().for_each(|spec| self.add(spec));
+        for spec in specs {
+            self.add(spec);
+        }
         Box::pin(std::future::ready(Ok(())))
     }
 
