@@ -10,3 +10,4 @@ pub mod node;
 pub mod ops;
 pub mod route;
 pub mod session;
+pub mod topics;

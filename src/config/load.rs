@@ -69,6 +69,12 @@ pub struct Effective {
     pub source: String,
 }
 
+impl fmt::Display for Effective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}", self.key, self.value)
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -115,9 +121,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
     let place = |key: &str| place(&figment, &layers, key);
     let raw = figment.extract().map_err(|error| ConfigErrors(explain(error, &layers)))?;
     let config = parse::config(raw).map_err(|wrong| {
-        ConfigErrors(
-            wrong.into_iter().map(|(key, what)| ConfigError { source: place(&key), key, what }).collect::<Vec<_>>(),
-        )
+        ConfigErrors(wrong.into_iter().map(|(key, what)| ConfigError { source: place(&key), key, what }).collect())
     })?;
     let keys = layers.first().map(|defaults| layer::leaves(&defaults.values)).unwrap_or_default();
     let effective = keys
@@ -138,18 +142,19 @@ fn read_layers(sources: &Sources) -> Result<Vec<Layer>, ConfigErrors> {
         .map_err(|what| ConfigErrors(vec![unreadable("the built-in defaults", what)]))?
         .without_lines();
     let mut layers = vec![defaults.clone()];
-    let mut add = |name: String, text: Result<String, String>, layers: &mut Vec<Layer>| match text
-        .and_then(|text| Layer::toml(name.clone(), &text))
-    {
-        Ok(layer) => layers.push(layer),
-        Err(what) => errors.push(unreadable(&name, what)),
-    };
     if sources.preset == Preset::Dev {
-        add("default of millrace dev".to_owned(), Ok(DEV_PRESET.to_owned()), &mut layers);
+        match Layer::toml("default of millrace dev".to_owned(), DEV_PRESET) {
+            Ok(preset) => layers.push(preset.without_lines()),
+            Err(what) => errors.push(unreadable("the defaults of millrace dev", what)),
+        }
     }
     for path in &sources.files {
+        let name = format!("file {}", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"));
-        add(format!("file {}", path.display()), text, &mut layers);
+        match text.and_then(|text| Layer::toml(name.clone(), &text)) {
+            Ok(file) => layers.push(file),
+            Err(what) => errors.push(unreadable(&name, what)),
+        }
     }
     layers.extend(sources.env.iter().filter_map(|(name, text)| Layer::env(name, text, &defaults.values)));
     layers.extend(sources.flags.iter().map(|flag| Layer::flag(flag, &defaults.values)));
@@ -189,9 +194,16 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(usize::MAX)
 }
 
-/// Where the value of `key` came from.
+/// Where the value of `key` came from. figment does not look into arrays: what is in one came with it.
 fn place(figment: &Figment, layers: &[Layer], key: &str) -> String {
-    figment.find_metadata(key).map_or_else(|| "default".to_owned(), |metadata| place_in(layers, &metadata.name, key))
+    let mut known = key;
+    loop {
+        match (figment.find_metadata(known), known.rsplit_once('.')) {
+            (Some(metadata), _) => return place_in(layers, &metadata.name, key),
+            (None, Some((outer, _))) => known = outer,
+            (None, None) => return "default".to_owned(),
+        }
+    }
 }
 
 fn place_in(layers: &[Layer], name: &str, key: &str) -> String {
@@ -214,6 +226,9 @@ fn explain(errors: figment::Error, layers: &[Layer]) -> Vec<ConfigError> {
 fn describe(kind: &Kind) -> String {
     match kind {
         Kind::Message(text) => text.clone(),
+        Kind::InvalidType(found, wanted) if wanted.starts_with("struct ") => {
+            format!("found {found}, but this is a table of keys")
+        }
         Kind::InvalidType(found, wanted) => format!("found {found}, but this must be {wanted}"),
         Kind::InvalidValue(found, wanted) => format!("{found} is out of range: this must be {wanted}"),
         Kind::UnknownVariant(found, known) => format!("{found:?} is none of {}", known.join(", ")),

@@ -22,6 +22,9 @@ pub use load::{ConfigError, ConfigErrors, DEFAULTS, Effective, Loaded, Preset, S
 use crate::ops::logging;
 use crate::route::mapping::{Mapping, RuleSpec};
 
+/// Room that a record needs beside the packet it came from (key, headers, framing), in bytes; generous.
+pub const RECORD_OVERHEAD_BYTES: usize = 64 * 1024;
+
 /// Everything that can be configured, checked.
 #[derive(Clone, Debug)]
 pub struct Config {

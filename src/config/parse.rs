@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Auth, Config, JournalChoice, Kafka, Limits, Listen, MappingConfig, Ops, Shutdown, StateTuning, Topics};
+use super::{
+    Auth, Config, JournalChoice, Kafka, Limits, Listen, MappingConfig, Ops, RECORD_OVERHEAD_BYTES, Shutdown,
+    StateTuning, Topics,
+};
 use crate::ops::logging;
 use crate::route::mapping::{Mapping, RuleSpec};
 
 /// Kafka's own limit on the length of a kafka topic's name, in bytes.
 const KAFKA_TOPIC_BYTES_MAX: usize = 249;
-
-/// What a record needs besides the payload of its packet: key, headers, framing; in bytes.
-const RECORD_OVERHEAD_BYTES: usize = 4 * 1024;
 
 /// The merged values before the last checks.
 #[derive(Debug, Deserialize)]
@@ -155,7 +155,7 @@ fn mapping(raw: RawMapping, wrong: &mut Wrong) -> Option<MappingConfig> {
                 Some(index) => format!("mapping.rules.{index}"),
                 None => "mapping.default_topic".to_owned(),
             };
-            refuse(wrong, &key, error.to_string());
+            refuse(wrong, &key, error.what);
             None
         }
     }

@@ -68,7 +68,7 @@ fn what_show_prints_is_a_file_with_the_same_meaning() {
         ..Sources::default()
     };
     let first = load(&sources).unwrap();
-    let text: String = first.effective.iter().map(|e| format!("{} = {}\n", e.key, e.value)).collect();
+    let text = first.effective.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let second = from_file(&text).unwrap();
     assert_eq!(second.config.limits, first.config.limits);
     assert_eq!(second.config.mapping.rules, first.config.mapping.rules);
