@@ -248,7 +248,6 @@ impl Connection {
         let mut buffer = ReadBuf::new(&mut read);
         buffer.set_filled(kept);
         let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
-        let full = buffer.remaining() == 0;
         let filled = buffer.filled().len();
         if filled > kept {
             self.node.metrics.bytes_received.inc_by((filled - kept) as u64);
@@ -258,7 +257,8 @@ impl Connection {
         scratch.read = read;
         match polled {
             Poll::Pending => false,
-            Poll::Ready(Ok(())) if filled > kept => full,
+            // A short read has cleared the readiness: this registers for the next one, without a system call.
+            Poll::Ready(Ok(())) if filled > kept => self.stream.poll_read_ready(cx).is_ready(),
             Poll::Ready(Ok(()) | Err(_)) => {
                 self.handle(now, Input::SocketClosed, scratch);
                 false
