@@ -58,12 +58,7 @@ pub fn decode(bytes: &[u8]) {
     }
 }
 
-fn survives(
-    packet: &Packet<'_>,
-    version: Option<ProtocolVersion>,
-    sender: Sender,
-    frame: &[u8],
-) -> ProtocolVersion {
+fn survives(packet: &Packet<'_>, version: Option<ProtocolVersion>, sender: Sender, frame: &[u8]) -> ProtocolVersion {
     let written_as = match packet {
         Packet::Connect(connect) => connect.version,
         _ => version.unwrap(),

@@ -8,9 +8,8 @@ use std::num::NonZeroU16;
 
 use millrace::mqtt::head::Sender;
 use millrace::mqtt::packet::{
-    Ack, Auth, ConnAck, ConnAckProperties, Connect, ConnectProperties, Disconnect, PublishProperties,
-    ReasonProperties, RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscribeOptions, UnsubAck, Unsubscribe,
-    Will,
+    Ack, Auth, ConnAck, ConnAckProperties, Connect, ConnectProperties, Disconnect, PublishProperties, ReasonProperties,
+    RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscribeOptions, UnsubAck, Unsubscribe, Will,
 };
 use millrace::mqtt::properties::{SubscriptionIds, UserProperties};
 use millrace::mqtt::topic::{check_filter, check_name};
@@ -141,12 +140,7 @@ impl<'a> Pool<'a> {
 }
 
 /// A packet that this sender may send in this version.
-pub fn packet<'a>(
-    source: &mut Source<'a>,
-    pool: &'a Pool<'a>,
-    version: ProtocolVersion,
-    sender: Sender,
-) -> Packet<'a> {
+pub fn packet<'a>(source: &mut Source<'a>, pool: &'a Pool<'a>, version: ProtocolVersion, sender: Sender) -> Packet<'a> {
     let choice = source.u8();
     if choice % 4 == 0 {
         return Packet::Publish(publish(source, pool, version, sender));
@@ -186,12 +180,7 @@ pub fn packet<'a>(
     }
 }
 
-fn publish<'a>(
-    source: &mut Source<'a>,
-    pool: &'a Pool<'a>,
-    version: ProtocolVersion,
-    sender: Sender,
-) -> Publish<'a> {
+fn publish<'a>(source: &mut Source<'a>, pool: &'a Pool<'a>, version: ProtocolVersion, sender: Sender) -> Publish<'a> {
     let delivery = match source.u8() % 3 {
         0 => Delivery::AtMostOnce,
         1 => Delivery::AtLeastOnce(source.packet_id()),
@@ -324,7 +313,11 @@ fn subscribe<'a>(source: &mut Source<'a>, pool: &'a Pool<'a>, version: ProtocolV
     let is_v5 = version == ProtocolVersion::V5;
     Subscribe {
         packet_id: source.packet_id(),
-        subscription_id: if is_v5 { source.maybe(|source| pool.ids[source.u8() as usize % pool.ids.len()]) } else { None },
+        subscription_id: if is_v5 {
+            source.maybe(|source| pool.ids[source.u8() as usize % pool.ids.len()])
+        } else {
+            None
+        },
         user_properties: if is_v5 { pool.pairs(source) } else { UserProperties::default() },
         filters: source.list(|source| {
             let filter = source.filter(version);

@@ -9,12 +9,12 @@
 //!
 //! `generate` and `checks` are shared with the fuzz targets.
 
-//mod answers;
-//mod checks;
+mod answers;
+mod checks;
 mod compact;
 //mod corpus;
-//mod differential;
-//mod generate;
-//mod roundtrip;
-//mod topics;
+mod differential;
+mod generate;
+mod roundtrip;
+mod topics;
 mod vectors;
