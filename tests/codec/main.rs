@@ -12,7 +12,7 @@
 mod answers;
 mod checks;
 mod compact;
-//mod corpus;
+mod corpus;
 mod differential;
 mod generate;
 mod roundtrip;
