@@ -1,0 +1,20 @@
+//! The codec from outside: vectors, round trips, differences to other codecs, corpora.
+//!
+//! - `vectors`: hex → packet → hex, and refused packets with their reason, in `vectors/*.txt`
+//! - `roundtrip`: generated packets of every version, in one piece, split and pipelined
+//! - `answers`: what the encoder leaves out, maps and refuses
+//! - `topics`: names, filters, share names, client ids
+//! - `differential`: against `rmqtt-codec` and `mqtt-proto`
+//! - `corpus`: `fuzz/corpus` replayed, and a short random fuzz run
+//!
+//! `generate` and `checks` are shared with the fuzz targets.
+
+mod answers;
+mod checks;
+mod compact;
+mod corpus;
+mod differential;
+mod generate;
+mod roundtrip;
+mod topics;
+mod vectors;
