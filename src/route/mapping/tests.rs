@@ -105,6 +105,7 @@ fn a_key_template_keeps_the_named_levels_and_gives_the_topic_back() {
 #[test]
 fn a_record_stands_for_a_topic_only_where_a_publish_of_it_would_go() {
     let m = mapping(&[
+        ("cars/hidden/+", "cars", None),
         ("cars/{vin}/speed", "speed", Some("{vin}")),
         ("cars/#", "cars", None),
         ("more/{a}/{rest#}", "more", Some("{a}/x-{rest#}-y/z")),
@@ -116,6 +117,7 @@ fn a_record_stands_for_a_topic_only_where_a_publish_of_it_would_go() {
     assert_eq!(topic("speed", b"1").as_deref(), Some("cars/1/speed"));
     assert_eq!(topic("speed", b""), Some("cars//speed".into()), "an empty level is a level");
     assert_eq!(topic("speed", b"1/2"), None, "one level holds no slash");
+    assert_eq!(topic("speed", b"hidden"), None, "an earlier rule takes a publish of it");
     assert_eq!(topic("speed", b"+"), None, "a wildcard is no topic");
     assert_eq!(topic("speed", b"\0"), None);
     assert_eq!(topic("speed", b"\xff"), None, "not UTF-8");
