@@ -69,13 +69,13 @@ fn tries(c: &mut Criterion) {
             b.iter(|| count(&trie, at.next().expect("a cycle")));
         });
         let mut trie = trie;
-        let filters: Vec<_> = (0..1_000).map(|n| filter(&text(scatter(n)))).collect();
+        let filters: Vec<_> = (0..100_000).map(|n| (filter(&text(scatter(n))), scatter(n))).collect();
         let mut at = filters.iter().cycle();
         c.bench_function(&format!("remove and insert 1 of 1M, {name}"), |b| {
             b.iter(|| {
-                let filter = at.next().expect("a cycle");
-                trie.remove(filter, 0);
-                trie.insert(filter, 0, 0)
+                let (filter, subscriber) = at.next().expect("a cycle");
+                assert!(trie.remove(filter, *subscriber).is_some());
+                trie.insert(filter, *subscriber, 0)
             });
         });
     }
