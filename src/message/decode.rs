@@ -6,6 +6,7 @@ use super::headers;
 use super::owned::{Message, Parts};
 use super::record::Header;
 use crate::mqtt::QoS;
+use crate::mqtt::topic::check_name;
 
 /// Longest string or binary of a packet (MQTT5 §1.5.4, §1.5.6).
 const FIELD_BYTES_MAX: usize = 65_535;
@@ -137,7 +138,7 @@ fn text(value: &[u8]) -> Option<&str> {
 
 /// [MQTT-3.3.2-14]
 fn topic_name(value: &[u8]) -> Option<&str> {
-    text(value).filter(|name| !name.is_empty() && !name.contains(['+', '#']))
+    text(value).filter(|name| check_name(name).is_ok())
 }
 
 /// Decimal digits, nothing else.

@@ -104,7 +104,7 @@ pub fn headers_of<'a>(content: Content<'a>, stamp: Stamp<'a>, scratch: &'a mut S
     put(headers::PUBLISHER, stamp.publisher.map(str::as_bytes));
     put(headers::TOKEN, stamp.token);
     let mut names: &'a str = names;
-    for (name, value) in properties.user_properties.iter() {
+    for (name, value) in &properties.user_properties {
         let name = if headers::is_reserved(name) {
             let (escaped, others) = names.split_at(headers::ESCAPE.len() + name.len());
             names = others;

@@ -18,6 +18,6 @@ pub struct RecordRef<'a> {
     pub value: Option<&'a [u8]>,
     /// Headers in order.
     pub headers: &'a [Header<'a>],
-    /// Milliseconds since the Unix epoch (CreateTime).
+    /// Milliseconds since the Unix epoch (`CreateTime`).
     pub timestamp_ms: i64,
 }

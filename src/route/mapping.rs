@@ -20,6 +20,7 @@ mod touch;
 use std::borrow::Cow;
 
 use crate::mqtt::TopicFilter;
+use crate::mqtt::topic::check_name;
 
 use pattern::Pattern;
 use template::{KeyShape, Template};
@@ -119,7 +120,7 @@ impl Mapping {
     /// that topic must map back to this kafka topic and key.
     pub fn to_mqtt<'k>(&self, topic: MappedTopic, key: &'k [u8]) -> Option<Cow<'k, str>> {
         let key = std::str::from_utf8(key).ok()?;
-        if is_topic_name(key) {
+        if check_name(key).is_ok() {
             match self.winner(key) {
                 None if topic == DEFAULT => return Some(Cow::Borrowed(key)),
                 Some((_, rule)) if rule.topic == topic && rule.key.is_none() => return Some(Cow::Borrowed(key)),
@@ -130,7 +131,7 @@ impl Mapping {
         let with_template = self.rules.iter().enumerate().filter(|(_, rule)| rule.topic == topic);
         with_template.filter_map(|(n, rule)| Some((n, rule, rule.key.as_ref()?))).find_map(|(n, rule, template)| {
             let name = rule.pattern.rebuild(&template.invert(key)?);
-            let wins = is_topic_name(&name) && self.winner(&name).is_some_and(|(winner, _)| winner == n);
+            let wins = check_name(&name).is_ok() && self.winner(&name).is_some_and(|(winner, _)| winner == n);
             wins.then_some(Cow::Owned(name))
         })
     }
@@ -220,11 +221,6 @@ fn check_kafka_topic(name: &str) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// [MQTT-4.7.1-1, 4.7.3-1..3]
-fn is_topic_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 65_535 && !text.bytes().any(|b| matches!(b, b'+' | b'#' | 0))
 }
 
 #[cfg(test)]

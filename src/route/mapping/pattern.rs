@@ -166,11 +166,13 @@ impl Pattern {
 
     /// The shape of the topics themselves.
     pub(super) fn key_shape(&self) -> KeyShape<'_> {
-        let segment = |level| match level {
-            &Level::Literal(ref text) => Segment::Text(text),
-            Level::Any { .. } => Segment::Around("", ""),
-        };
-        let before = self.levels.iter().map(segment).collect();
+        let mut before = Vec::with_capacity(self.levels.len());
+        for level in &self.levels {
+            before.push(match level {
+                Level::Literal(text) => Segment::Text(text),
+                Level::Any { .. } => Segment::Around("", ""),
+            });
+        }
         let gap = match self.tail {
             Tail::End => None,
             Tail::Multi => Some(0),

@@ -53,7 +53,7 @@ impl<'f> Wanted<'f> {
 /// The indexes of the rules that win some topic of `wanted`; `rules.len()` stands for no rule.
 pub(super) fn winners(rules: &[&Pattern], wanted: &Wanted<'_>) -> BTreeSet<usize> {
     let mut walk = Walk { rules, wanted, seen: BTreeSet::new(), winners: BTreeSet::new() };
-    walk.visit(State { depth: 0, empty: false, open: (0..rules.len()).collect() });
+    walk.visit(&State { depth: 0, empty: false, open: (0..rules.len()).collect() });
     walk.winners
 }
 
@@ -75,7 +75,7 @@ struct Walk<'w, 'f> {
 
 impl<'w> Walk<'w, '_> {
     /// `wanted` allows the levels so far.
-    fn visit(&mut self, state: State) {
+    fn visit(&mut self, state: &State) {
         let depth = state.depth;
         let ends = self.wanted.accepts(depth) && depth > 0 && !state.empty;
         let first = state.open.first().copied().unwrap_or(self.rules.len());
@@ -96,16 +96,14 @@ impl<'w> Walk<'w, '_> {
             self.winners.extend(state.open.iter().copied().chain([self.rules.len()]));
             return;
         }
-        match self.wanted.levels.get(depth) {
-            Some(&Some(text)) => self.visit(self.next(&state, Some(text))),
-            Some(None) | None => {
-                let texts: BTreeSet<_> = state.open.iter().filter_map(|&n| self.text(n, depth)).collect();
-                for text in texts.into_iter().filter(|text| depth > 0 || !text.starts_with('$')) {
-                    self.visit(self.next(&state, Some(text)));
-                }
-                self.visit(self.next(&state, None));
-            }
+        if let Some(&Some(text)) = self.wanted.levels.get(depth) {
+            return self.visit(&self.next(state, Some(text)));
         }
+        let texts: BTreeSet<_> = state.open.iter().filter_map(|&n| self.text(n, depth)).collect();
+        for text in texts.into_iter().filter(|text| depth > 0 || !text.starts_with('$')) {
+            self.visit(&self.next(state, Some(text)));
+        }
+        self.visit(&self.next(state, None));
     }
 
     /// One level on; `None` is a text that no rule spells out here, and does not begin with `$`.

@@ -8,9 +8,8 @@ use super::subscribers::Subscribers;
 use crate::mqtt::TopicFilter;
 
 const ROOT: u32 = 0;
-/// Level numbers of wildcard nodes; no level text has them.
+/// Level number of a node for `+`; no level text has it.
 const PLUS: u32 = NONE - 1;
-const MULTI: u32 = NONE - 2;
 /// Topics of more levels cost an allocation.
 const LEVELS_INLINE: usize = 32;
 
@@ -21,45 +20,72 @@ pub(super) struct Wild<S, V> {
     /// (parent, level) → node, literal levels only.
     edges: Index,
     /// Empty, or the root and its descendants.
-    nodes: Vec<Node<S, V>>,
-    free: Vec<u32>,
+    nodes: Vec<Node>,
+    free_nodes: Vec<u32>,
+    /// The subscribers of each filter, away from the nodes: most nodes are on the way to one, not the end of one.
+    ends: Vec<Subscribers<S, V>>,
+    free_ends: Vec<u32>,
 }
 
 #[derive(Debug)]
-struct Node<S, V> {
+struct Node {
     parent: u32,
     /// Of the edge that leads here.
     level: u32,
     /// Child for `+`.
     plus: u32,
-    /// Child for `#`; it has no children.
-    multi: u32,
     /// Number of children for literal levels.
     literals: u32,
-    subscribers: Subscribers<S, V>,
+    /// Subscribers of the filter that ends here.
+    here: u32,
+    /// Subscribers of the filter that goes on with `#`.
+    below: u32,
 }
 
-impl<S, V> Node<S, V> {
+/// Which of a node's two filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Here,
+    Below,
+}
+
+impl Node {
     fn new(parent: u32, level: u32) -> Self {
-        Self { parent, level, plus: NONE, multi: NONE, literals: 0, subscribers: Subscribers::None }
+        Self { parent, level, plus: NONE, literals: 0, here: NONE, below: NONE }
     }
 
     fn is_idle(&self) -> bool {
-        self.subscribers.is_empty() && self.plus == NONE && self.multi == NONE && self.literals == 0
+        self.here == NONE && self.below == NONE && self.plus == NONE && self.literals == 0
+    }
+
+    fn end(&mut self, end: End) -> &mut u32 {
+        match end {
+            End::Here => &mut self.here,
+            End::Below => &mut self.below,
+        }
     }
 }
 
 impl<S, V> Wild<S, V> {
     pub(super) fn new(seed: u64) -> Self {
-        Self { seed, levels: Levels::new(seed), edges: Index::default(), nodes: Vec::new(), free: Vec::new() }
+        Self {
+            seed,
+            levels: Levels::new(seed),
+            edges: Index::default(),
+            nodes: Vec::new(),
+            free_nodes: Vec::new(),
+            ends: Vec::new(),
+            free_ends: Vec::new(),
+        }
     }
 
     #[cfg(test)]
     pub(super) fn heap_entries(&self) -> usize {
-        self.nodes.capacity() + self.free.capacity() + self.levels.heap_entries()
+        let own = [self.nodes.capacity(), self.free_nodes.capacity(), self.ends.capacity(), self.free_ends.capacity()];
+        own.iter().sum::<usize>() + self.levels.heap_entries()
     }
 
-    fn node(&self, number: u32) -> Option<&Node<S, V>> {
+    fn node(&self, number: u32) -> Option<&Node> {
         self.nodes.get(number as usize)
     }
 
@@ -68,32 +94,25 @@ impl<S, V> Wild<S, V> {
         self.edges.find(hash_pair(self.seed, parent, level), is)
     }
 
-    /// The child of `parent` for one level of a filter.
+    /// The child of `parent` for one level of a filter, `#` excepted.
     fn step(&self, parent: u32, level: &str) -> Option<u32> {
-        let node = self.node(parent)?;
-        let child = match level {
-            "+" => node.plus,
-            "#" => node.multi,
-            text => self.child(parent, self.levels.number(text))?,
-        };
-        (child != NONE).then_some(child)
+        if level == "+" {
+            return self.node(parent).map(|node| node.plus).filter(|&child| child != NONE);
+        }
+        self.child(parent, self.levels.number(level))
     }
 
     fn grow(&mut self, parent: u32, level: &str) -> u32 {
-        let number = match level {
-            "+" => PLUS,
-            "#" => MULTI,
-            text => self.levels.acquire(text),
-        };
-        let child = take_slot(&mut self.nodes, &mut self.free, Node::new(parent, number));
+        let number = if level == "+" { PLUS } else { self.levels.acquire(level) };
+        let child = take_slot(&mut self.nodes, &mut self.free_nodes, Node::new(parent, number));
+        if number != PLUS {
+            self.edges.insert(hash_pair(self.seed, parent, number), child);
+        }
         if let Some(node) = self.nodes.get_mut(parent as usize) {
-            match number {
-                PLUS => node.plus = child,
-                MULTI => node.multi = child,
-                _ => {
-                    node.literals += 1;
-                    self.edges.insert(hash_pair(self.seed, parent, number), child);
-                }
+            if number == PLUS {
+                node.plus = child;
+            } else {
+                node.literals += 1;
             }
         }
         child
@@ -107,17 +126,17 @@ impl<S, V> Wild<S, V> {
         {
             let (parent, level) = (node.parent, node.level);
             if let Some(parent) = self.nodes.get_mut(parent as usize) {
-                match level {
-                    PLUS => parent.plus = NONE,
-                    MULTI => parent.multi = NONE,
-                    _ => parent.literals -= 1,
+                if level == PLUS {
+                    parent.plus = NONE;
+                } else {
+                    parent.literals -= 1;
                 }
             }
-            if level < MULTI {
+            if level != PLUS {
                 self.edges.remove(hash_pair(self.seed, parent, level), number);
                 self.levels.release(level);
             }
-            self.free.push(number);
+            self.free_nodes.push(number);
             number = parent;
         }
         if self.node(ROOT).is_some_and(Node::is_idle) {
@@ -131,17 +150,30 @@ impl<S: Copy + Ord, V> Wild<S, V> {
         if self.nodes.is_empty() {
             self.nodes.push(Node::new(NONE, NONE));
         }
+        let (levels, end) = split(filter);
         let mut at = ROOT;
-        for level in filter.levels() {
+        for level in levels.into_iter().flat_map(|levels| levels.split('/')) {
             at = self.step(at, level).unwrap_or_else(|| self.grow(at, level));
         }
-        self.nodes.get_mut(at as usize)?.subscribers.insert(subscriber, value)
+        let number = self.nodes.get_mut(at as usize)?.end(end);
+        if *number == NONE {
+            *number = take_slot(&mut self.ends, &mut self.free_ends, Subscribers::None);
+        }
+        self.ends.get_mut(*number as usize)?.insert(subscriber, value)
     }
 
     pub(super) fn remove(&mut self, filter: &TopicFilter, subscriber: S) -> Option<V> {
-        let at = filter.levels().try_fold(ROOT, |at, level| self.step(at, level))?;
-        let value = self.nodes.get_mut(at as usize)?.subscribers.remove(subscriber)?;
-        self.prune(at);
+        let (levels, end) = split(filter);
+        let mut levels = levels.into_iter().flat_map(|levels| levels.split('/'));
+        let at = levels.try_fold(ROOT, |at, level| self.step(at, level))?;
+        let number = self.nodes.get_mut(at as usize)?.end(end);
+        let subscribers = self.ends.get_mut(*number as usize)?;
+        let value = subscribers.remove(subscriber)?;
+        if subscribers.is_empty() {
+            self.free_ends.push(*number);
+            *number = NONE;
+            self.prune(at);
+        }
         Some(value)
     }
 
@@ -157,11 +189,13 @@ impl<S: Copy + Ord, V> Wild<S, V> {
         while let Some((number, depth)) = waiting.pop() {
             let Some(node) = self.node(number) else { continue };
             let wildcards = depth > 0 || !dollar;
-            if wildcards && let Some(multi) = self.node(node.multi) {
-                multi.subscribers.each(found);
+            if wildcards && let Some(below) = self.ends.get(node.below as usize) {
+                below.each(found);
             }
             let Some(&level) = levels.get(depth) else {
-                node.subscribers.each(found);
+                if let Some(here) = self.ends.get(node.here as usize) {
+                    here.each(found);
+                }
                 continue;
             };
             if wildcards && node.plus != NONE {
@@ -174,5 +208,14 @@ impl<S: Copy + Ord, V> Wild<S, V> {
                 waiting.push((child, depth + 1));
             }
         }
+    }
+}
+
+/// The levels before a `#`, none for `#` alone, and which filter of their node is meant.
+fn split(filter: &TopicFilter) -> (Option<&str>, End) {
+    let text = filter.as_str();
+    match text.strip_suffix('#') {
+        None => (Some(text), End::Here),
+        Some(levels) => (levels.strip_suffix('/'), End::Below),
     }
 }
