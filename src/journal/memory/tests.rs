@@ -8,6 +8,7 @@ use crate::message::RecordRef;
 
 mod faults;
 mod operated;
+mod shell;
 
 const T: TopicIndex = TopicIndex(0);
 const P0: Partition = Partition { topic: T, number: 0 };
