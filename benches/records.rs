@@ -1,11 +1,16 @@
-//! What a record costs: to append, to skip, to read whole. Time per batch; the throughput line is records.
+//! What a record costs: to append, to skip, to read whole, to send through the memory journal. The throughput line is
+//! records.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use millrace::journal::kafka::records::{BatchWalk, Compression, OpenBatch};
-use millrace::journal::{Batch, Offset, Partition, Ticket, TopicIndex};
+use millrace::journal::memory::{FaultPlan, Limits, MemoryJournal, SharedLog};
+use millrace::journal::{
+    AckGroup, AckSink, Batch, Isolation, Journal, Offset, Partition, TailEvent, Ticket, TopicIndex, TopicSpec,
+};
 use millrace::message::{Header, RecordRef};
 
 const RECORDS: u32 = 400;
@@ -90,5 +95,52 @@ fn read(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, append, read);
+/// Outcomes that nobody needs.
+struct Nobody;
+
+impl AckSink for Nobody {
+    fn on_acks(&self, group: &AckGroup<'_>) {
+        black_box(group.tickets.len());
+    }
+    fn flush(&self) {}
+}
+
+/// Append, outcome, and the way through a tail, on the memory journal.
+fn memory_journal(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let log = SharedLog::new(FaultPlan::default(), Limits::default());
+    let spec = TopicSpec { name: "t".into(), partitions: 8, replication_factor: None, configs: vec![] };
+    log.with(|log| log.create(std::slice::from_ref(&spec))).expect("it is created");
+    let journal = runtime.block_on(async { MemoryJournal::open(&log, vec![spec.name], Arc::new(Nobody)) });
+    let mut tail = journal.tail(Isolation::ReadCommitted);
+    for number in 0..8 {
+        tail.follow(Partition { number, ..PARTITION }, Offset(0));
+    }
+    let value = payload(500);
+    let record = RecordRef { key: Some(b"cars/4711/speed"), value: Some(&value), headers: &[], timestamp_ms: 1 };
+    let mut group = c.benchmark_group("memory");
+    for burst in [1, 64] {
+        group.throughput(Throughput::Elements(burst.into()));
+        group.bench_function(BenchmarkId::new("append_ack_tail", burst), |b| {
+            b.iter(|| {
+                runtime.block_on(async {
+                    for sequence in 0..burst {
+                        let partition = Partition { number: sequence % 8, ..PARTITION };
+                        let ticket = Ticket { owner: 1, sequence: sequence.into() };
+                        journal.append(ticket, partition, &record).expect("there is room");
+                    }
+                    let mut seen = 0;
+                    while seen < burst {
+                        if let TailEvent::Batch(batch) = tail.next().await {
+                            seen += batch.records_count;
+                        }
+                    }
+                });
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, append, read, memory_journal);
 criterion_main!(benches);

@@ -122,6 +122,11 @@ impl Records<'_> {
         self.malformed
     }
 
+    /// Bytes of records not yet walked.
+    pub(crate) fn left_bytes(&self) -> usize {
+        self.rest.len()
+    }
+
     fn blame(&self, what: &'static str) -> Malformed {
         Malformed { base_offset: self.base_offset, left: self.left, what }
     }
