@@ -110,7 +110,7 @@ pub fn layers(tree: &Tree) -> Vec<String> {
     for source in library(tree) {
         let module = module_path(&source.path);
         let Some(own) = layer(&module) else {
-            wrong.push(format!("{}: {module} has no layer; give it one in tests/tidy", source.path));
+            wrong.push(format!("{}: {module} has no layer; give it one in tests/tidy/rules.rs", source.path));
             continue;
         };
         for (line, used) in modules_used(source, &module) {
@@ -131,7 +131,7 @@ pub fn crates(tree: &Tree, dependencies: &[String]) -> Vec<String> {
     let mut wrong = Vec::new();
     for name in dependencies {
         if !CRATES.iter().any(|(known, _)| known == name) {
-            wrong.push(format!("Cargo.toml: who may use {name}? Add it to the table in tests/tidy"));
+            wrong.push(format!("Cargo.toml: who may use {name}? Add it to the table in tests/tidy/rules.rs"));
         }
     }
     for source in library(tree) {

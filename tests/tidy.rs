@@ -2,7 +2,9 @@
 //!
 //! The rules look at text, not at types, so they are quick and a little naive; each has a test here that shows it fail.
 
+#[path = "tidy/rules.rs"]
 mod rules;
+#[path = "tidy/source.rs"]
 mod source;
 
 use std::fs;
