@@ -51,5 +51,6 @@ pub mod net;
 pub mod node;
 pub mod ops;
 pub mod route;
+pub mod server;
 pub mod session;
 pub mod topics;

@@ -240,7 +240,7 @@ pub struct Limits {
     pub topic_alias_maximum: u16,
     /// Subscriptions of one session.
     pub subscriptions_max: u32,
-    /// Longest keep-alive granted: whole seconds, at most 65,535.
+    /// Longest keep-alive granted: 5 to 65,535 seconds.
     #[serde(deserialize_with = "units::duration")]
     pub keep_alive_max: Duration,
     /// Packets waiting for one client's socket.
@@ -248,6 +248,9 @@ pub struct Limits {
     /// Bytes waiting for one client's socket.
     #[serde(deserialize_with = "units::size")]
     pub queue_bytes_max: usize,
+    /// Bytes of QoS 0 publishes, of all clients, that wait while the journal takes no more.
+    #[serde(deserialize_with = "units::size")]
+    pub qos0_buffer_bytes_max: usize,
     /// Time without progress on a client's socket until it is closed.
     #[serde(deserialize_with = "units::duration")]
     pub slow_timeout: Duration,
