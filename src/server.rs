@@ -9,7 +9,6 @@ use tokio::net::TcpListener;
 
 use crate::clock;
 use crate::config::{Config, JournalChoice, Kafka, Limits};
-use crate::journal::kafka::{KafkaJournal, KafkaOptions};
 use crate::journal::memory::{self, FaultPlan, MemoryJournal, SharedLog};
 use crate::journal::{AckSink, Isolation, JournalError, SharedJournal};
 use crate::net::listener::Listener;
@@ -206,30 +205,8 @@ async fn open_journal(
             topics::create_missing(&*journal, topics::plan(&*journal, topics::wanted(config)).await?).await?;
             Ok(journal)
         }
-        (JournalChoice::Kafka(kafka), _) => {
-            prepare_topics(config, kafka).await?;
-            let names = config.mapping.compiled.kafka_topics().to_vec();
-            Ok(Arc::new(KafkaJournal::open(kafka_options(config, kafka), names, sink).await?))
-        }
+        (JournalChoice::Kafka(_), _) => Err(JournalError::Closed.into()),
     }
-}
-
-/// Looks at the kafka topics, creates what is missing if so configured, refuses what would not work.
-async fn prepare_topics(config: &Config, kafka: &Kafka) -> Result<(), StartError> {
-    let admin = open_admin(config, kafka).await?;
-    let plan = topics::prepare(&*admin, config).await?;
-    if plan.is_fatal() {
-        return Err(StartError::Topics(plan.to_string()));
-    }
-    Ok(())
-}
-
-/// A journal that only looks at and creates kafka topics.
-///
-/// # Errors
-/// Kafka does not answer.
-pub async fn open_admin(config: &Config, kafka: &Kafka) -> Result<SharedJournal, JournalError> {
-    Ok(Arc::new(KafkaJournal::open(kafka_options(config, kafka), Vec::new(), Arc::new(NoAcks)).await?))
 }
 
 /// For a journal that appends nothing.

@@ -5,7 +5,6 @@ pub(crate) mod args;
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
 use args::{Cli, Command, ConfigCommand, ShowArgs, TopicsCommand};
@@ -13,7 +12,7 @@ use millrace::config::{self, Config, JournalChoice, Loaded, Preset, Sources};
 use millrace::journal::SharedJournal;
 use millrace::ops::logging;
 use millrace::ops::shutdown::{Shutdown, listen_for_signals};
-use millrace::server;
+use millrace::server::{self, Server};
 use millrace::topics::{self, Plan};
 
 /// The arguments or the configuration are wrong; clap uses the same.
@@ -38,9 +37,9 @@ impl<E: Display> From<E> for Failure {
 /// Performs the command.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
-        Command::Dev(args) => load(&args.sources()).and_then(|loaded| node(loaded.config, Preset::Dev)),
+        Command::Dev(args) => load(&args.sources()).and_then(|loaded| node(&loaded.config, Preset::Dev)),
         Command::Serve(args) => {
-            load(&args.sources(Preset::Serve)).and_then(|loaded| node(loaded.config, Preset::Serve))
+            load(&args.sources(Preset::Serve)).and_then(|loaded| node(&loaded.config, Preset::Serve))
         }
         Command::Topics(command) => topics(&command),
         Command::Config(command) => show_config(command),
@@ -91,7 +90,7 @@ fn topics(command: &TopicsCommand) -> Result<(), Failure> {
     logging::init(&config.log);
     let wanted = topics::wanted(&config);
     runtime()?.block_on(async {
-        let journal = open_admin(&config).await?;
+        let journal = open_journal(&config)?;
         let plan = topics::plan(&*journal, wanted).await?;
         match command {
             TopicsCommand::Plan(_) => print(&plan.to_string()),
@@ -115,23 +114,21 @@ fn verdict(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Connects to the configured Kafka, for the commands that only look at it.
-async fn open_admin(config: &Config) -> Result<SharedJournal, Failure> {
+fn open_journal(config: &Config) -> Result<SharedJournal, Failure> {
     match &config.journal {
         JournalChoice::Memory => Err("journal.kind is \"memory\", which has no kafka topics to look at".into()),
-        JournalChoice::Kafka(kafka) => Ok(server::open_admin(config, kafka).await?),
+        JournalChoice::Kafka(_) => Err("this build has no Kafka journal".into()),
     }
 }
 
-/// Runs a node until it is told to leave.
-fn node(config: Config, preset: Preset) -> Result<(), Failure> {
+fn node(config: &Config, preset: Preset) -> Result<(), Failure> {
     logging::init(&config.log);
-    let journal = config.journal.clone();
     runtime()?.block_on(async {
         let shutdown = Shutdown::new();
         listen_for_signals(&shutdown)?;
-        let server = server::start(config, shutdown).await?;
-        if let (Preset::Dev, Some(address)) = (preset, server.mqtt.first()) {
-            print(&welcome(*address, server.ops, &journal))?;
+        let server = server::start(config.clone(), shutdown).await?;
+        if preset == Preset::Dev {
+            print(&welcome(config, &server))?;
         }
         server.run().await;
         Ok(())
@@ -143,22 +140,18 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 /// Three lines that lead to the first message.
-fn welcome(mqtt: SocketAddr, ops: SocketAddr, journal: &JournalChoice) -> String {
-    // A listener on all addresses is reached by the loopback, too.
-    let host = match mqtt.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    let port = mqtt.port();
-    let journal = match journal {
+fn welcome(config: &Config, server: &Server) -> String {
+    let Some(address) = server.mqtt.first() else { return String::new() };
+    let (host, port) = (address.ip(), address.port());
+    let journal = match &config.journal {
         JournalChoice::Memory => "messages in memory until it ends".to_owned(),
         JournalChoice::Kafka(kafka) => format!("messages in Kafka at {}", kafka.bootstrap.join(",")),
     };
     format!(
-        "millrace {version}: MQTT at {mqtt}, metrics at http://{ops}/metrics, {journal}\n  \
+        "millrace {version}: MQTT at {address}, health and metrics at http://{ops}, {journal}\n  \
          subscribe: mosquitto_sub -h {host} -p {port} -q 1 -v -t 'hello/#'\n  \
          publish:   mosquitto_pub -h {host} -p {port} -q 1 -t hello/world -m 'good morning'\n",
         version = env!("CARGO_PKG_VERSION"),
+        ops = server.ops,
     )
 }
