@@ -120,7 +120,7 @@ pub enum NotTaken {
 pub struct Ends {
     /// First offset that still exists.
     pub log_start: Offset,
-    /// Next offset to be read by READ_COMMITTED.
+    /// Next offset to be read by `READ_COMMITTED`.
     pub last_stable: Offset,
     /// Next offset to be acknowledged.
     pub high_watermark: Offset,

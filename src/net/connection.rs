@@ -199,7 +199,6 @@ impl Connection {
             match writer.append(self.id, parked.sequence, &publish, publish.topic, client_id.as_str()) {
                 Ok(()) => {}
                 Err(NotTaken::Full) => {
-                    drop(publish);
                     parked.room = self.room();
                     self.parked = Some(parked);
                 }

@@ -108,9 +108,9 @@ impl Session {
         // An unknown id is harmless: nothing waits for it.
         self.deliveries.release(packet_id);
     }
+}
 
-    /// QoS 2 is never sent, so no PUBREC belongs to anything (MQTT5 §4.3.3).
-    pub(super) fn on_pubrec(&mut self, packet_id: PacketId, effects: &mut Effects) {
-        effects.push(Effect::Send(Outgoing::PubRel { packet_id, reason: ReasonCode::PacketIdentifierNotFound }));
-    }
+/// QoS 2 is never sent, so no PUBREC belongs to anything (MQTT5 §4.3.3).
+pub(super) fn on_pubrec(packet_id: PacketId, effects: &mut Effects) {
+    effects.push(Effect::Send(Outgoing::PubRel { packet_id, reason: ReasonCode::PacketIdentifierNotFound }));
 }

@@ -320,11 +320,14 @@ impl Session {
 
     fn handle_packet(&mut self, packet: Packet<'_>, effects: &mut Effects) {
         match self.phase {
-            Phase::AwaitConnect => match packet {
-                Packet::Connect(connect) => self.on_connect(&connect, effects),
-                // [MQTT-3.1.0-1]; the decoder refuses this already.
-                other => self.on_unexpected(&other, effects),
-            },
+            Phase::AwaitConnect => {
+                if let Packet::Connect(connect) = packet {
+                    self.on_connect(&connect, effects);
+                } else {
+                    // [MQTT-3.1.0-1]; the decoder refuses this already.
+                    self.on_unexpected(effects);
+                }
+            }
             Phase::Connected => self.handle_connected(packet, effects),
             Phase::Registering | Phase::Closed => {}
         }
@@ -334,25 +337,25 @@ impl Session {
         match packet {
             Packet::Publish(publish) => self.on_publish(&publish, effects),
             Packet::PubAck(ack) => self.on_puback(ack.packet_id),
-            Packet::PubRec(ack) => self.on_pubrec(ack.packet_id, effects),
-            Packet::PubRel(ack) => self.on_pubrel(ack.packet_id, effects),
+            Packet::PubRec(ack) => deliver::on_pubrec(ack.packet_id, effects),
+            Packet::PubRel(ack) => publish::on_pubrel(ack.packet_id, effects),
             // QoS 2 is never sent to a client, so there is nothing to complete.
             Packet::PubComp(_) => {}
             Packet::Subscribe(subscribe) => self.on_subscribe(&subscribe, effects),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(&unsubscribe, effects),
             Packet::PingReq => effects.push(Effect::Send(Outgoing::PingResp)),
             Packet::Disconnect(disconnect) => self.on_disconnect(&disconnect, effects),
-            other @ (Packet::Connect(_)
+            Packet::Connect(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
             | Packet::PingResp
-            | Packet::Auth(_)) => self.on_unexpected(&other, effects),
+            | Packet::Auth(_) => self.on_unexpected(effects),
         }
     }
 
     /// A packet that is legal bytes at an illegal time: a second CONNECT [MQTT-3.1.0-2], an AUTH without a method.
-    fn on_unexpected(&mut self, _packet: &Packet<'_>, effects: &mut Effects) {
+    fn on_unexpected(&mut self, effects: &mut Effects) {
         self.protocol_error(ReasonCode::ProtocolError, effects);
     }
 

@@ -22,7 +22,7 @@ pub enum AppendOutcome {
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
     next_sequence: u64,
-    /// PUBACKs leave in the order of the PUBLISHes [MQTT-4.6.0-2]; partitions finish in any order.
+    /// `PUBACK`s leave in the order of the `PUBLISH`es [MQTT-4.6.0-2]; partitions finish in any order.
     waiting: VecDeque<Waiting>,
     aliases: Option<Box<Aliases>>,
 }
@@ -166,15 +166,12 @@ impl Session {
         }
         while let Some((packet_id, outcome)) = self.publishes.pop_decided() {
             match (outcome, self.version) {
-                (AppendOutcome::Written, _) => {
-                    effects.push(Effect::Send(Outgoing::PubAck { packet_id, reason: ReasonCode::Success }));
-                }
                 (AppendOutcome::Refused(reason), ProtocolVersion::V5) => {
                     effects.push(Effect::Send(Outgoing::PubAck { packet_id, reason }));
                 }
                 // 3.x has no negative acknowledgement; a topic that may not be written is acknowledged and dropped, as
                 // 3.1.1 §3.3.5 allows for publishes that are not authorized.
-                (AppendOutcome::Refused(ReasonCode::TopicNameInvalid), _) => {
+                (AppendOutcome::Written | AppendOutcome::Refused(ReasonCode::TopicNameInvalid), _) => {
                     effects.push(Effect::Send(Outgoing::PubAck { packet_id, reason: ReasonCode::Success }));
                 }
                 (AppendOutcome::Refused(_) | AppendOutcome::Unknown, _) => {
@@ -184,9 +181,9 @@ impl Session {
             }
         }
     }
+}
 
-    /// QoS 2 is not taken, so no PUBREL belongs to anything (MQTT5 §4.3.3).
-    pub(super) fn on_pubrel(&mut self, packet_id: PacketId, effects: &mut Effects) {
-        effects.push(Effect::Send(Outgoing::PubComp { packet_id, reason: ReasonCode::PacketIdentifierNotFound }));
-    }
+/// QoS 2 is not taken, so no PUBREL belongs to anything (MQTT5 §4.3.3).
+pub(super) fn on_pubrel(packet_id: PacketId, effects: &mut Effects) {
+    effects.push(Effect::Send(Outgoing::PubComp { packet_id, reason: ReasonCode::PacketIdentifierNotFound }));
 }

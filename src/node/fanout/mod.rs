@@ -233,7 +233,7 @@ impl Fanout {
         let (mut read, mut wanted) = (0_u64, 0_u64);
         let mut mismatch = false;
         let hashed_over = self.interest.hashed_over(topic);
-        for record in batch.iter() {
+        for record in batch {
             read += 1;
             let Some(key) = record.key else { continue };
             mismatch |= hashed_over.is_some_and(|over| partition_of(key, over) != batch.partition.number);
@@ -372,7 +372,9 @@ impl Fanout {
             Command::Follow { connection, client_id, mailbox, packet_id, filters } => {
                 let follower = Follower { client_id, mailbox, filters: Vec::new(), lag: None };
                 self.followers.entry(connection).or_insert(follower);
-                filters.into_iter().for_each(|follow| self.subscribe(connection, follow));
+                for follow in filters {
+                    self.subscribe(connection, follow);
+                }
                 self.collecting.waiting.push((connection, packet_id));
                 self.ask();
             }
@@ -423,10 +425,10 @@ impl Fanout {
             return;
         }
         self.metrics.subscriptions.dec();
-        if let Some(follower) = self.followers.get_mut(&connection) {
-            if let Ok(place) = follower.filters.binary_search(filter) {
-                follower.filters.remove(place);
-            }
+        if let Some(follower) = self.followers.get_mut(&connection)
+            && let Ok(place) = follower.filters.binary_search(filter)
+        {
+            follower.filters.remove(place);
         }
         for want in self.interest.wants_of(&self.mapping, filter) {
             self.interest.remove(want);

@@ -97,7 +97,7 @@ fn silence_of_one_and_a_half_keep_alives_ends_the_connection() {
 fn every_packet_of_the_client_starts_the_keep_alive_anew() {
     let mut script = Script::connected(ProtocolVersion::V311);
     for _ in 0..5 {
-        assert!(script.wait(Duration::from_secs(60)).is_empty());
+        assert!(script.wait(Duration::from_mins(1)).is_empty());
         assert!(matches!(script.packet(Packet::PingReq).as_slice(), [Effect::Send(Outgoing::PingResp)]));
     }
 }
@@ -132,7 +132,8 @@ fn a_second_connect_is_a_protocol_error() {
 
 #[test]
 fn the_will_is_published_unless_the_client_said_goodbye() {
-    let ends: [(fn(&mut Script) -> Vec<Effect>, bool); 6] = [
+    type End = fn(&mut Script) -> Vec<Effect>;
+    let ends: [(End, bool); 6] = [
         (|script| script.input(Input::SocketClosed), true),
         (|script| script.wait(Duration::from_secs(90)), true),
         (|script| script.input(Input::TakenOver), true),
