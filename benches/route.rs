@@ -58,11 +58,14 @@ fn tries(c: &mut Criterion) {
         |n| format!("fleet/7/vehicle/{n:07}"),
     ]) {
         let trie = build(name, text);
-        let topics: Vec<_> = (0..1_000_000).map(|n| topic(scatter(n))).collect();
-        let mut at = topics.iter().cycle();
-        c.bench_function(&format!("match 1 of 1M, {name}"), |b| {
-            b.iter(|| count(&trie, at.next().expect("a cycle")));
-        });
+        // Many topics at random: nothing is in the caches. Few: all is.
+        for (heat, topics) in [("cold", 1_000_000), ("warm", 1_000)] {
+            let topics: Vec<_> = (0..topics).map(|n| topic(scatter(n))).collect();
+            let mut at = topics.iter().cycle();
+            c.bench_function(&format!("match 1 of 1M, {heat}, {name}"), |b| {
+                b.iter(|| count(&trie, at.next().expect("a cycle")));
+            });
+        }
         let none: Vec<_> = (0..1_000).map(|n| format!("other/{n}/speed")).collect();
         let mut at = none.iter().cycle();
         c.bench_function(&format!("match 0 of 1M, {name}"), |b| {
