@@ -9,7 +9,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::{Config, RECORD_OVERHEAD_BYTES, StateTuning, Topics};
+use crate::config::{Config, JournalChoice, RECORD_OVERHEAD_BYTES, StateTuning, Topics};
 use crate::journal::{Journal, JournalError, TopicDescription, TopicSpec};
 
 /// What Kafka allows by default (`max.message.bytes`), in bytes.
@@ -90,11 +90,15 @@ pub fn wanted(config: &Config) -> Vec<Wanted> {
         configs.sort();
         TopicSpec { name: name.to_owned(), partitions, replication_factor: Some(topics.replication_factor), configs }
     };
-    let record_bytes_max = config.limits.packet_bytes_max.saturating_add(RECORD_OVERHEAD_BYTES);
+    // Kafka's limit is on the batch, not on the record.
+    let batch_bytes_max = match &config.journal {
+        JournalChoice::Kafka(kafka) => kafka.batch_bytes_max,
+        JournalChoice::Memory => config.limits.packet_bytes_max.saturating_add(RECORD_OVERHEAD_BYTES),
+    };
     let messages = config.mapping.compiled.kafka_topics().iter().map(|name| Wanted {
         role: Role::Messages,
         partitions_key: "topics.messages.partitions",
-        spec: spec(name, topics.messages.partitions, message_configs(topics, record_bytes_max)),
+        spec: spec(name, topics.messages.partitions, message_configs(topics, batch_bytes_max)),
     });
     let state = [(&topics.retained, "topics.retained.partitions"), (&topics.sessions, "topics.sessions.partitions")];
     let state = state.into_iter().map(|(topic, partitions_key)| Wanted {
@@ -107,12 +111,12 @@ pub fn wanted(config: &Config) -> Vec<Wanted> {
     messages.chain(state).chain([cluster]).collect()
 }
 
-fn message_configs(topics: &Topics, record_bytes_max: usize) -> Vec<(String, String)> {
+fn message_configs(topics: &Topics, batch_bytes_max: usize) -> Vec<(String, String)> {
     let mut configs = common_configs(topics);
     configs.push(("cleanup.policy".to_owned(), "delete".to_owned()));
     configs.push(("retention.ms".to_owned(), ms(topics.messages.retention)));
-    if record_bytes_max > KAFKA_MESSAGE_BYTES_MAX {
-        configs.push(("max.message.bytes".to_owned(), record_bytes_max.to_string()));
+    if batch_bytes_max > KAFKA_MESSAGE_BYTES_MAX {
+        configs.push(("max.message.bytes".to_owned(), batch_bytes_max.to_string()));
     }
     configs
 }

@@ -101,7 +101,7 @@ pub struct Kafka {
     /// Bytes of appends taken and not yet decided.
     #[serde(deserialize_with = "units::size")]
     pub append_budget_bytes: usize,
-    /// Bytes at which a batch is sent.
+    /// Bytes at which a batch is sent, before compression; no record may be larger.
     #[serde(deserialize_with = "units::size")]
     pub batch_bytes_max: usize,
     /// Longest wait of an open batch while another is on its way.

@@ -87,12 +87,14 @@ pub(super) fn config(raw: RawConfig) -> Result<Config, Wrong> {
     let mapping = mapping(raw.mapping, &mut wrong);
     check_listen(&raw.listen, raw.auth, &mut wrong);
     check_limits(&raw.limits, &mut wrong);
-    check_kafka(&raw.kafka, &raw.limits, &mut wrong);
     check_topics(&raw.topics, mapping.as_ref(), &mut wrong);
     check_shutdown(&raw.shutdown, &mut wrong);
     let journal = match raw.journal.kind {
         JournalKind::Memory => JournalChoice::Memory,
-        JournalKind::Kafka => JournalChoice::Kafka(raw.kafka),
+        JournalKind::Kafka => {
+            check_kafka(&raw.kafka, &raw.limits, &mut wrong);
+            JournalChoice::Kafka(raw.kafka)
+        }
     };
     match (node_id, log, mapping) {
         (Some(node_id), Some(log), Some(mapping)) if wrong.is_empty() => Ok(Config {
@@ -238,8 +240,15 @@ fn check_kafka(kafka: &Kafka, limits: &Limits, wrong: &mut Wrong) {
         refuse(wrong, "kafka.fetch_wait", what);
     }
     let record_bytes_max = limits.packet_bytes_max.saturating_add(RECORD_OVERHEAD_BYTES);
-    check_range("kafka.append_budget_bytes", kafka.append_budget_bytes, record_bytes_max, usize::MAX, wrong);
-    check_range("kafka.batch_bytes_max", kafka.batch_bytes_max, 1_024, kafka.append_budget_bytes, wrong);
+    if kafka.batch_bytes_max < record_bytes_max {
+        let what = format!(
+            "{} bytes cannot hold the record of one packet: at least limits.packet_bytes_max and {} bytes more",
+            kafka.batch_bytes_max, RECORD_OVERHEAD_BYTES
+        );
+        refuse(wrong, "kafka.batch_bytes_max", what);
+    }
+    check_range("kafka.append_budget_bytes", kafka.append_budget_bytes, kafka.batch_bytes_max, usize::MAX, wrong);
+    check_range("kafka.batch_bytes_max", kafka.batch_bytes_max, 0, i32_max(), wrong);
     check_range("kafka.fetch_partition_bytes_max", kafka.fetch_partition_bytes_max, 1_024, i32_max(), wrong);
     check_range("kafka.fetch_bytes_max", kafka.fetch_bytes_max, kafka.fetch_partition_bytes_max, i32_max(), wrong);
 }

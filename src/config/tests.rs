@@ -183,6 +183,14 @@ fn a_mapping_rule_that_cannot_work_is_refused_by_its_place() {
 }
 
 #[test]
+fn the_largest_packet_fits_a_batch() {
+    let larger = "limits.packet_bytes_max = \"512KiB\"\n";
+    let error = only_error(from_file(larger));
+    assert_eq!((error.key.as_str(), error.source.as_str()), ("kafka.batch_bytes_max", "default"));
+    from_file(&format!("{larger}journal.kind = \"memory\"")).unwrap();
+}
+
+#[test]
 fn messages_and_state_never_share_a_kafka_topic() {
     let error = only_error(from_file("mapping.default_topic = \"mqtt.sessions\""));
     assert_eq!(error.key, "topics.sessions.name");

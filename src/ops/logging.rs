@@ -1,5 +1,6 @@
 //! The process's log: one line per event on standard error, as text or as JSON.
 
+use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
@@ -61,7 +62,8 @@ pub struct Options {
 /// Starts logging to standard error; the first call wins.
 pub fn init(options: &Options) {
     let filter = EnvFilter::new(&options.filter.0);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_terminal = io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(io::stderr);
     // Failing means that somebody, such as a test, installed a subscriber before: then that one stays.
     let _ = match options.format {
         Format::Text => builder.try_init(),

@@ -144,10 +144,9 @@ fn state_is_compacted_and_messages_are_not() {
 }
 
 #[test]
-fn large_packets_raise_the_limit_of_message_topics() {
-    let config = config(&[("limits.packet_bytes_max", "4MiB"), ("limits.queue_bytes_max", "8MiB")]);
-    let specs = specs(&config);
-    assert!(specs[0].configs.iter().any(|(key, value)| key == "max.message.bytes" && value == "4259840"));
+fn large_batches_raise_the_limit_of_message_topics() {
+    let specs = specs(&config(&[("kafka.batch_bytes_max", "4MiB")]));
+    assert!(specs[0].configs.iter().any(|(key, value)| key == "max.message.bytes" && value == "4194304"));
 }
 
 #[tokio::test]
