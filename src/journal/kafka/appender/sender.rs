@@ -1,0 +1,531 @@
+//! The actor that sends what is ready: one Produce request per node with the batches of all its partitions, the next
+//! one as soon as the last is answered (group commit that clocks itself), and tells what became of them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kafka_protocol::messages::{ProduceResponse, TopicName};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep_until;
+
+use super::lane::{Lane, Phase, Settled, Stamp};
+use super::produce::{self, TopicBatches};
+use super::verdict::Verdict;
+use super::{AppenderParts, Shared, lock};
+use crate::clock;
+use crate::journal::kafka::connection::{Connection, Reply, ReplyTo};
+use crate::journal::kafka::link::{Arrival, Link};
+use crate::journal::kafka::metadata::{Cluster, Metadata};
+use crate::journal::kafka::stats::JournalStats;
+use crate::journal::kafka::wire;
+use crate::journal::{AckGroup, AckSink, Outcome, Partition, Refusal, TopicIndex};
+
+/// Answers that may wait for the sender; connections wait when there are more.
+const ARRIVALS_MAX: usize = 64;
+/// How often it is looked for appends that waited too long.
+const EXPIRE_EVERY: Duration = Duration::from_millis(250);
+
+pub(super) struct Sender {
+    shared: Arc<Shared>,
+    names: Vec<TopicName>,
+    metadata: Metadata,
+    cluster: watch::Receiver<Arc<Cluster>>,
+    sink: Arc<dyn AckSink>,
+    stats: Arc<JournalStats>,
+    stamp: Stamp,
+    lanes: Vec<Lane>,
+    nodes: BTreeMap<i32, Node>,
+    /// Under way, by number.
+    requests: BTreeMap<u64, Request>,
+    next_request: u64,
+    /// Lanes to be sent again, by time.
+    waiting: BTreeSet<(Instant, usize)>,
+    /// Lanes that are ready and have no leader.
+    leaderless: BTreeSet<usize>,
+    /// Lanes that are not idle.
+    active: BTreeSet<usize>,
+    expire_at: Option<Instant>,
+    queue: mpsc::Sender<Arrival>,
+    arrivals: mpsc::Receiver<Arrival>,
+}
+
+/// What goes to one Kafka node.
+struct Node {
+    link: Link,
+    /// Lanes in the order in which they became ready.
+    ready: VecDeque<usize>,
+    ready_since: Option<Instant>,
+    /// Some batch is large enough not to wait for the request before it.
+    has_group: bool,
+    in_flight: usize,
+}
+
+struct Request {
+    node: i32,
+    version: i16,
+    lanes: Vec<usize>,
+}
+
+impl Sender {
+    pub(super) fn new(shared: Arc<Shared>, parts: AppenderParts, stamp: Stamp) -> Self {
+        let (queue, arrivals) = mpsc::channel(ARRIVALS_MAX);
+        let mut sender = Self {
+            shared,
+            names: parts.names,
+            cluster: parts.metadata.watch(),
+            metadata: parts.metadata,
+            sink: parts.sink,
+            stats: parts.stats,
+            stamp,
+            lanes: Vec::new(),
+            nodes: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            waiting: BTreeSet::new(),
+            leaderless: BTreeSet::new(),
+            active: BTreeSet::new(),
+            expire_at: None,
+            queue,
+            arrivals,
+        };
+        sender.on_cluster();
+        sender
+    }
+
+    pub(super) async fn run(mut self) {
+        while !self.is_done() {
+            let wake_at = self.wake_at();
+            tokio::select! {
+                biased;
+                arrival = self.arrivals.recv() => if let Some(arrival) = arrival { self.handle_arrival(arrival) },
+                changed = self.cluster.changed() => match changed {
+                    Ok(()) => self.on_cluster(),
+                    Err(_) => break,
+                },
+                () = self.shared.wake.notified() => {}
+                () = sleep_until(wake_at.unwrap_or_else(clock::now).into()), if wake_at.is_some() => {}
+            }
+            self.advance(clock::now());
+        }
+        // A record may have been put in just before the slots were closed.
+        self.shared.close();
+        self.active = (0..self.lanes.len()).collect();
+        let now = clock::now();
+        self.expire(now, now, self.why_closed());
+    }
+
+    fn why_closed(&self) -> Refusal {
+        if self.shared.fenced.load(Ordering::Relaxed) { Refusal::Fenced } else { Refusal::Deadline }
+    }
+
+    fn is_done(&self) -> bool {
+        self.shared.is_closed() && self.active.is_empty()
+    }
+
+    fn handle_arrival(&mut self, arrival: Arrival) {
+        let now = clock::now();
+        match arrival {
+            Arrival::Opened { link, result } => {
+                if result.is_err() {
+                    self.metadata.refresh();
+                }
+                if let Some(node) = self.nodes.values_mut().find(|node| node.link.id() == link) {
+                    node.link.on_opened(now, result);
+                }
+            }
+            Arrival::Answer { request, reply } => self.on_answer(request, reply, now),
+        }
+    }
+
+    /// Everything that is due.
+    fn advance(&mut self, now: Instant) {
+        let told = std::mem::take(&mut *lock(&self.shared.told));
+        for lane in told {
+            self.on_told(lane, now);
+        }
+        if self.shared.is_closed() {
+            self.expire(now, now, self.why_closed());
+        }
+        while let Some(&(until, lane)) = self.waiting.first()
+            && until <= now
+        {
+            self.waiting.pop_first();
+            self.make_ready(lane, now);
+        }
+        if self.expire_at.is_some_and(|at| at <= now) {
+            self.expire_overdue(now);
+        }
+        if self.expire_at.is_none() && !self.active.is_empty() {
+            self.expire_at = Some(now + EXPIRE_EVERY);
+        }
+        let ids: Vec<i32> = self.nodes.keys().copied().collect();
+        for id in ids {
+            while self.send_if_due(id, now) {}
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let linger = Duration::from_millis(self.shared.options.linger_ms);
+        let in_flight_max = self.shared.options.requests_in_flight_max;
+        let nodes = self.nodes.values().filter(|node| !node.ready.is_empty());
+        let nodes = nodes.filter_map(|node| match node.in_flight {
+            in_flight if in_flight >= in_flight_max => None,
+            0 => node.link.wake_at(),
+            _ if !node.link.is_up() => None,
+            _ => node.ready_since.map(|since| since + linger),
+        });
+        nodes.chain(self.waiting.first().map(|(until, _)| *until)).chain(self.expire_at).min()
+    }
+
+    /// Records came for a lane, or it became large.
+    fn on_told(&mut self, lane: usize, now: Instant) {
+        match self.lanes.get(lane).map(|lane| lane.phase) {
+            Some(Phase::Idle) => self.make_ready(lane, now),
+            Some(Phase::Ready) => {
+                let leader = self.leader_of(lane);
+                if let Some(node) = leader.and_then(|leader| self.nodes.get_mut(&leader)) {
+                    node.has_group = true;
+                }
+            }
+            Some(Phase::InFlight | Phase::Waiting { .. }) | None => {}
+        }
+    }
+
+    fn leader_of(&self, lane: usize) -> Option<i32> {
+        self.cluster.borrow().leader(self.lanes.get(lane)?.partition())?.node
+    }
+
+    /// Puts a lane in its leader's queue.
+    fn make_ready(&mut self, index: usize, now: Instant) {
+        let leader = self.leader_of(index);
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        lane.phase = Phase::Ready;
+        self.active.insert(index);
+        let Some(leader) = leader else {
+            self.leaderless.insert(index);
+            self.metadata.refresh();
+            return;
+        };
+        let stats = &self.stats;
+        let node = self.nodes.entry(leader).or_insert_with(|| Node::new(leader, stats));
+        node.ready.push_back(index);
+        node.ready_since.get_or_insert(now);
+        node.has_group |= lane.slot.has_group();
+    }
+
+    fn on_cluster(&mut self) {
+        let now = clock::now();
+        let cluster = Arc::clone(&self.cluster.borrow_and_update());
+        for index in 0..u16::try_from(self.names.len()).unwrap_or(u16::MAX) {
+            let topic = TopicIndex(index);
+            let added = self.shared.grow(topic, cluster.partitions(topic), self.lanes.len());
+            let stamp = self.stamp;
+            self.lanes.extend(added.into_iter().map(|slot| Lane::new(slot, stamp)));
+        }
+        let mut ready: Vec<usize> = std::mem::take(&mut self.leaderless).into_iter().collect();
+        for node in self.nodes.values_mut() {
+            node.ready_since = None;
+            ready.extend(node.ready.drain(..));
+        }
+        for lane in ready {
+            self.make_ready(lane, now);
+        }
+        self.nodes.retain(|id, node| node.in_flight > 0 || !node.ready.is_empty() || cluster.nodes.contains_key(id));
+    }
+
+    /// Sends the node's next request if it should not wait any longer; true if it did.
+    fn send_if_due(&mut self, id: i32, now: Instant) -> bool {
+        let options = Arc::clone(&self.shared.options);
+        let endpoint = self.cluster.borrow().nodes.get(&id).cloned();
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
+        let waited_enough =
+            node.ready_since.is_some_and(|since| since + Duration::from_millis(options.linger_ms) <= now);
+        let is_due = node.in_flight == 0
+            || (node.in_flight < options.requests_in_flight_max && (node.has_group || waited_enough));
+        if node.ready.is_empty() || !is_due || self.shared.is_closed() {
+            return false;
+        }
+        let Some(connection) = node.link.get(now, endpoint.as_ref(), &options, &self.queue).cloned() else {
+            return false;
+        };
+        let lanes = self.stage(id, options.request_bytes_max);
+        !lanes.is_empty() && self.send(id, &connection, lanes, now)
+    }
+
+    /// Takes batches of lanes in turn, up to `bytes_max`.
+    fn stage(&mut self, id: i32, bytes_max: usize) -> Vec<(usize, Bytes)> {
+        let mut staged = Vec::new();
+        let mut bytes = 0;
+        let Some(node) = self.nodes.get_mut(&id) else { return staged };
+        while bytes < bytes_max
+            && let Some(index) = node.ready.pop_front()
+        {
+            let Some(lane) = self.lanes.get_mut(index) else { continue };
+            if let Some(batch) = lane.stage() {
+                bytes += batch.len();
+                staged.push((index, batch));
+            } else {
+                // Nothing is left, or something came just now.
+                lane.phase = Phase::Idle;
+                if lane.slot.leave() {
+                    self.active.remove(&index);
+                } else {
+                    lane.phase = Phase::Ready;
+                    node.ready.push_back(index);
+                }
+            }
+        }
+        node.ready_since = node.ready_since.filter(|_| !node.ready.is_empty());
+        node.has_group = false;
+        staged
+    }
+
+    fn send(&mut self, id: i32, connection: &Connection, staged: Vec<(usize, Bytes)>, now: Instant) -> bool {
+        let request = self.next_request;
+        let wait_ms = self.shared.options.produce_wait_ms;
+        let sent = connection.version_of(wire::PRODUCE, &wire::PRODUCE_SPOKEN).map_err(|error| error.to_string());
+        let sent = sent.and_then(|version| {
+            let topics = self.by_topic(&staged);
+            let correlation = connection.next_correlation();
+            let frame = produce::frame(&topics, wait_ms, version, correlation, connection.client_id())?;
+            let reply = ReplyTo::Actor { queue: self.queue.clone(), request };
+            connection
+                .send(frame, Duration::from_millis(wait_ms.into()), reply)
+                .map_err(|lost| lost.to_string())
+                .map(|()| version)
+        });
+        let Some(node) = self.nodes.get_mut(&id) else { return false };
+        match sent {
+            Ok(version) => {
+                node.in_flight += 1;
+                self.next_request += 1;
+                self.stats.produce_requests.fetch_add(1, Ordering::Relaxed);
+                for (index, batch) in &staged {
+                    self.on_sent(*index, batch.len());
+                }
+                let lanes = staged.into_iter().map(|(index, _)| index).collect();
+                self.requests.insert(request, Request { node: id, version, lanes });
+                true
+            }
+            Err(error) => {
+                tracing::debug!(error, "a Produce request could not be sent");
+                node.link.on_lost(now);
+                for (index, _) in staged.into_iter().rev() {
+                    node.ready.push_front(index);
+                }
+                node.ready_since.get_or_insert(now);
+                self.metadata.refresh();
+                false
+            }
+        }
+    }
+
+    fn on_sent(&mut self, index: usize, bytes: usize) {
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let again = lane.attempts() > 0;
+        lane.on_sent();
+        if let Some(stats) = self.stats.topics.get(usize::from(lane.partition().topic.0)) {
+            stats.batches_sent.fetch_add(1, Ordering::Relaxed);
+            stats.batches_retried.fetch_add(u64::from(again), Ordering::Relaxed);
+            stats.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn by_topic(&self, staged: &[(usize, Bytes)]) -> Vec<TopicBatches> {
+        let mut topics: BTreeMap<TopicIndex, Vec<(i32, Bytes)>> = BTreeMap::new();
+        for (index, batch) in staged {
+            if let Some(lane) = self.lanes.get(*index) {
+                let Partition { topic, number } = lane.partition();
+                topics.entry(topic).or_default().push((i32::try_from(number).unwrap_or(i32::MAX), batch.clone()));
+            }
+        }
+        let topics = topics.into_iter().filter_map(|(topic, batches)| {
+            let name = self.names.get(usize::from(topic.0))?.clone();
+            Some(TopicBatches { name, batches })
+        });
+        topics.collect()
+    }
+
+    fn on_answer(&mut self, request: u64, reply: Reply, now: Instant) {
+        let Some(Request { node: id, version, lanes }) = self.requests.remove(&request) else { return };
+        let answered = reply.is_ok();
+        let decoded = match reply {
+            Ok(bytes) => wire::decode_produce(bytes, version).map_err(|error| {
+                tracing::error!(error, "Kafka's answer to a Produce request makes no sense");
+                true
+            }),
+            Err(lost) => Err(lost.maybe_sent),
+        };
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.in_flight = node.in_flight.saturating_sub(1);
+            if let Ok(answer) = &decoded {
+                node.link.hold_back(answer.throttle_time_ms);
+            } else {
+                if answered {
+                    node.link.close();
+                }
+                node.link.on_lost(now);
+                self.stats.connections_lost.fetch_add(1, Ordering::Relaxed);
+                self.metadata.refresh();
+            }
+        }
+        let mut verdicts = decoded.as_ref().map(|answer| self.verdicts(answer)).unwrap_or_default();
+        for index in lanes {
+            let Some(lane) = self.lanes.get(index) else { continue };
+            let verdict = match (&decoded, verdicts.remove(&lane.partition())) {
+                (Ok(_), Some(verdict)) => verdict,
+                // An answer without this partition says nothing about it.
+                (Ok(_), None) => Verdict::lost(true),
+                (Err(maybe_sent), _) => Verdict::lost(*maybe_sent),
+            };
+            self.on_verdict(index, verdict, now);
+        }
+        self.sink.flush();
+        self.shared.settled.notify_waiters();
+    }
+
+    fn verdicts(&self, answer: &ProduceResponse) -> BTreeMap<Partition, Verdict> {
+        let mut verdicts = BTreeMap::new();
+        for topic in &answer.responses {
+            let Some(index) = self.names.iter().position(|name| *name == topic.name) else { continue };
+            let Ok(index) = u16::try_from(index) else { continue };
+            for part in &topic.partition_responses {
+                let Ok(number) = u32::try_from(part.index) else { continue };
+                let verdict = Verdict::of(part);
+                if !matches!(verdict, Verdict::Written(_)) {
+                    let (error, message) = (wire::words(part.error_code), part.error_message.as_deref());
+                    tracing::debug!(topic = &*topic.name.0, number, error, message, "a batch was not written");
+                }
+                verdicts.insert(Partition { topic: TopicIndex(index), number }, verdict);
+            }
+        }
+        verdicts
+    }
+
+    fn on_verdict(&mut self, index: usize, verdict: Verdict, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        if let Verdict::Retry { .. } = verdict {
+            self.metadata.refresh();
+        }
+        let fenced = verdict == Verdict::Fenced;
+        let mut settled = Vec::new();
+        lane.on_verdict(verdict, now, &mut settled);
+        let used_up = lane.is_used_up();
+        self.tell(index, settled);
+        if fenced || used_up {
+            self.on_fenced(now, used_up);
+        }
+        self.go_on(index, now);
+    }
+
+    /// After an attempt: what the lane does next.
+    fn go_on(&mut self, index: usize, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        match lane.phase {
+            Phase::Waiting { until } => {
+                self.waiting.insert((until, index));
+            }
+            Phase::Idle if lane.has_more() || !lane.slot.leave() => self.make_ready(index, now),
+            Phase::Idle => {
+                self.active.remove(&index);
+            }
+            Phase::Ready | Phase::InFlight => {}
+        }
+    }
+
+    fn tell(&self, index: usize, settled: Vec<Settled>) {
+        let Some(lane) = self.lanes.get(index) else { return };
+        let partition = lane.partition();
+        for Settled { outcome, tickets, budget_bytes } in settled {
+            self.shared.pending_bytes.fetch_sub(budget_bytes, Ordering::Relaxed);
+            if let Some(stats) = self.stats.topics.get(usize::from(partition.topic.0)) {
+                let counter = match outcome {
+                    Outcome::Written(_) => &stats.records_written,
+                    Outcome::Refused(_) => &stats.records_refused,
+                    Outcome::Unknown => &stats.records_unknown,
+                };
+                counter.fetch_add(tickets.len() as u64, Ordering::Relaxed);
+            }
+            self.sink.on_acks(&AckGroup { partition, outcome, tickets: &tickets });
+            lane.slot.on_decided(tickets.len());
+        }
+    }
+
+    /// Somebody fenced this producer: nothing is sent any more; what is under way gets its answer.
+    fn on_fenced(&mut self, now: Instant, used_up: bool) {
+        if !self.shared.fenced.swap(true, Ordering::Relaxed) {
+            tracing::error!(used_up, "this node's Kafka producer was fenced: it takes no more appends");
+        }
+        self.shared.close();
+        self.expire(now, now, Refusal::Fenced);
+    }
+
+    fn expire_overdue(&mut self, now: Instant) {
+        self.expire_at = None;
+        let timeout = |ms| now.checked_sub(Duration::from_millis(ms));
+        if let Some(limit) = timeout(self.shared.options.delivery_timeout_ms) {
+            self.expire(limit, now, Refusal::Deadline);
+        }
+        let Some(missing_limit) = timeout(self.shared.options.missing_topic_ms) else { return };
+        let cluster = Arc::clone(&self.cluster.borrow());
+        let lanes: Vec<usize> = self.active.iter().copied().collect();
+        for index in lanes {
+            let Some(lane) = self.lanes.get(index) else { continue };
+            let topic = cluster.topic(lane.partition().topic);
+            if topic.and_then(|topic| topic.missing_since).is_some_and(|since| since <= missing_limit) {
+                self.expire_lane(index, now, now, Refusal::NoSuchPartition);
+            }
+        }
+        self.after_expiry();
+    }
+
+    /// Settles what was born at `limit` or before and is not with Kafka.
+    fn expire(&mut self, limit: Instant, now: Instant, why: Refusal) {
+        let lanes: Vec<usize> = self.active.iter().copied().collect();
+        for index in lanes {
+            self.expire_lane(index, limit, now, why);
+        }
+        self.after_expiry();
+    }
+
+    fn after_expiry(&self) {
+        self.sink.flush();
+        self.shared.settled.notify_waiters();
+    }
+
+    fn expire_lane(&mut self, index: usize, limit: Instant, now: Instant, why: Refusal) {
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let mut settled = Vec::new();
+        lane.expire(limit, why, &mut settled);
+        if settled.is_empty() {
+            return;
+        }
+        let used_up = lane.is_used_up();
+        let emptied = lane.phase != Phase::InFlight && !lane.has_more() && lane.slot.leave();
+        if emptied {
+            if let Phase::Waiting { until } = lane.phase {
+                self.waiting.remove(&(until, index));
+            }
+            lane.phase = Phase::Idle;
+            self.active.remove(&index);
+            self.leaderless.remove(&index);
+            for node in self.nodes.values_mut() {
+                node.ready.retain(|ready| *ready != index);
+            }
+        }
+        self.tell(index, settled);
+        if used_up && !self.shared.is_closed() {
+            self.on_fenced(now, true);
+        }
+    }
+}
+
+impl Node {
+    fn new(id: i32, stats: &JournalStats) -> Self {
+        let link = Link::new(u64::try_from(id).unwrap_or(u64::MAX), stats.pulse());
+        Self { link, ready: VecDeque::new(), ready_since: None, has_group: false, in_flight: 0 }
+    }
+}
