@@ -3,12 +3,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rand::RngExt;
+use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 
 use crate::clock;
 use crate::config::{Config, JournalChoice, Kafka, Limits};
+use crate::journal::kafka::{JournalStats, KafkaJournal, KafkaOptions};
 use crate::journal::memory::{self, FaultPlan, MemoryJournal, SharedLog};
 use crate::journal::{AckSink, Isolation, JournalError, SharedJournal};
 use crate::net::listener::Listener;
@@ -19,14 +23,14 @@ use crate::node::mailbox::{MailboxLimits, Notice};
 use crate::node::registry::Registry;
 use crate::node::writer::{self, AckRouter, Writer};
 use crate::ops::admin::{self, Readiness};
-use crate::ops::metrics::{Metrics, TopicMetrics};
+use crate::ops::metrics::{IntCounter, Metrics, TopicMetrics};
 use crate::ops::shutdown::Shutdown;
 use crate::ops::tasks;
 use crate::session::Settings;
 use crate::topics;
 
-/// Bytes of QoS 0 publishes that wait while Kafka takes none.
-const QOS0_RING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A Kafka that has been silent for so long is down: the tails hear from it twice a second.
+const KAFKA_SILENT: Duration = Duration::from_secs(5);
 /// How often the drain looks whether it is done.
 const DRAIN_LOOK_MS: u64 = 20;
 /// SUBSCRIBE and UNSUBSCRIBE packets of one client that may wait for their answer.
@@ -82,10 +86,12 @@ pub async fn start_on(config: Config, shutdown: Shutdown, shared: Option<&Shared
     let connections = Arc::new(Connections::new(usize::try_from(config.limits.connections_max).unwrap_or(usize::MAX)));
     let router = Arc::new(AckRouter::new(Arc::clone(&connections), topic_counters(&config, &metrics)?));
     let sink: Arc<dyn AckSink> = Arc::clone(&router) as Arc<dyn AckSink>;
-    let journal = open_journal(&config, sink, shared).await?;
+    let opened = open_journal(&config, sink, shared).await?;
+    let journal = opened.journal;
     let mapping = Arc::clone(&config.mapping.compiled);
-    let writer =
-        Arc::new(Writer::new(Arc::clone(&journal), Arc::clone(&mapping), Arc::clone(&metrics), QOS0_RING_BYTES_MAX));
+    let ring_bytes_max = config.limits.qos0_buffer_bytes_max;
+    let writer = Writer::new(Arc::clone(&journal), Arc::clone(&mapping), Arc::clone(&metrics), ring_bytes_max);
+    let writer = Arc::new(writer);
     router.set_writer(&writer);
     writer::start(Arc::clone(&writer));
     let fanout = fanout::start(fanout::Options {
@@ -93,7 +99,11 @@ pub async fn start_on(config: Config, shutdown: Shutdown, shared: Option<&Shared
         mapping,
         metrics: Arc::clone(&metrics),
         isolation: Isolation::ReadCommitted,
+        trie_seed: rand::make_rng::<StdRng>().random(),
     });
+    if let Some(stats) = opened.stats {
+        export_stats(&config, &metrics, stats)?;
+    }
     let node = Arc::new(Node {
         settings: Arc::new(settings(&config.limits)),
         mailbox_limits: MailboxLimits {
@@ -179,6 +189,30 @@ fn topic_counters(config: &Config, metrics: &Metrics) -> Result<Vec<TopicMetrics
     counters.collect::<Result<_, _>>().map_err(|error| StartError::Metrics(error.to_string()))
 }
 
+/// Has what the Kafka journal counts copied into the metrics at each scrape.
+fn export_stats(config: &Config, metrics: &Metrics, stats: Arc<JournalStats>) -> Result<(), StartError> {
+    let counters = topic_counters(config, metrics)?;
+    metrics.on_scrape(move |metrics| {
+        let now = clock::now();
+        let mut longest = Duration::ZERO;
+        for (index, (counters, stats_of)) in counters.iter().zip(&stats.topics).enumerate() {
+            let partitions = stats.partitions(index, now);
+            longest = partitions.iter().filter_map(|partition| partition.silent_for).fold(longest, Duration::max);
+            let unstable: u64 = partitions.iter().map(|partition| partition.unstable_records).sum();
+            counters.uncommitted_records.set(i64::try_from(unstable).unwrap_or(i64::MAX));
+            catch_up(&counters.retried, stats_of.batches_retried.load(Ordering::Relaxed));
+            catch_up(&counters.bytes, stats_of.bytes_sent.load(Ordering::Relaxed));
+        }
+        metrics.tail_silence_seconds.set(longest.as_secs_f64());
+    });
+    Ok(())
+}
+
+/// Brings a counter to a count that is kept elsewhere.
+fn catch_up(counter: &IntCounter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
+}
+
 /// What is cheaper to ask the journal for than to keep.
 fn watch_journal(metrics: &Arc<Metrics>, readiness: &Readiness, journal: &SharedJournal) {
     let asked = Arc::clone(journal);
@@ -187,15 +221,22 @@ fn watch_journal(metrics: &Arc<Metrics>, readiness: &Readiness, journal: &Shared
     metrics.on_scrape(move |metrics| {
         let health = asked.health();
         metrics.journal_pending_bytes.set(i64::try_from(health.pending_bytes).unwrap_or(i64::MAX));
+        metrics.kafka_up.set(i64::from(health.silent_for.is_some_and(|silence| silence < KAFKA_SILENT)));
         metrics.kafka_silence_seconds.set(health.silent_for.map_or(0.0, |silence| silence.as_secs_f64()));
     });
+}
+
+/// The journal, with what it counts.
+struct Opened {
+    journal: SharedJournal,
+    stats: Option<Arc<JournalStats>>,
 }
 
 async fn open_journal(
     config: &Config,
     sink: Arc<dyn AckSink>,
     shared: Option<&SharedLog>,
-) -> Result<SharedJournal, StartError> {
+) -> Result<Opened, StartError> {
     match (&config.journal, shared) {
         (JournalChoice::Memory, shared) => {
             let own = shared.is_none().then(|| SharedLog::new(FaultPlan::default(), memory::Limits::default()));
@@ -203,9 +244,51 @@ async fn open_journal(
             let names = config.mapping.compiled.kafka_topics().to_vec();
             let journal: SharedJournal = Arc::new(MemoryJournal::open(log, names, sink));
             topics::create_missing(&*journal, topics::plan(&*journal, topics::wanted(config)).await?).await?;
-            Ok(journal)
+            Ok(Opened { journal, stats: None })
         }
-        (JournalChoice::Kafka(_), _) => Err(JournalError::Closed.into()),
+        (JournalChoice::Kafka(kafka), _) => {
+            prepare_topics(config, kafka).await?;
+            let names = config.mapping.compiled.kafka_topics().to_vec();
+            let journal = KafkaJournal::open(kafka_options(config, kafka), names, sink).await?;
+            let stats = Some(Arc::clone(journal.stats()));
+            Ok(Opened { journal: Arc::new(journal), stats })
+        }
+    }
+}
+
+/// Looks at the kafka topics, creates what is missing if so configured, refuses what would not work.
+async fn prepare_topics(config: &Config, kafka: &Kafka) -> Result<(), StartError> {
+    let admin = open_admin(config, kafka).await?;
+    let plan = topics::prepare(&*admin, config).await?;
+    if plan.is_fatal() {
+        return Err(StartError::Topics(plan.to_string()));
+    }
+    Ok(())
+}
+
+/// A journal that only looks at and creates kafka topics.
+///
+/// # Errors
+/// Kafka does not answer.
+pub async fn open_admin(config: &Config, kafka: &Kafka) -> Result<SharedJournal, JournalError> {
+    Ok(Arc::new(KafkaJournal::open(kafka_options(config, kafka), Vec::new(), Arc::new(NoAcks)).await?))
+}
+
+fn kafka_options(config: &Config, kafka: &Kafka) -> KafkaOptions {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    KafkaOptions {
+        client_id: format!("millrace-{}", config.node_id),
+        request_timeout_ms: ms(kafka.request_timeout),
+        delivery_timeout_ms: ms(kafka.append_deadline),
+        append_bytes_max: kafka.append_budget_bytes,
+        batch_bytes_max: kafka.batch_bytes_max,
+        linger_ms: ms(kafka.linger_max),
+        fetch_wait_ms: u32::try_from(kafka.fetch_wait.as_millis()).unwrap_or(u32::MAX),
+        fetch_bytes_max: small(kafka.fetch_bytes_max),
+        fetch_partition_bytes_max: small(kafka.fetch_partition_bytes_max),
+        metadata_refresh_ms: ms(kafka.metadata_refresh),
+        ..KafkaOptions::new(kafka.bootstrap.clone())
     }
 }
 

@@ -90,7 +90,7 @@ fn topics(command: &TopicsCommand) -> Result<(), Failure> {
     logging::init(&config.log);
     let wanted = topics::wanted(&config);
     runtime()?.block_on(async {
-        let journal = open_journal(&config)?;
+        let journal = open_journal(&config).await?;
         let plan = topics::plan(&*journal, wanted).await?;
         match command {
             TopicsCommand::Plan(_) => print(&plan.to_string()),
@@ -114,10 +114,10 @@ fn verdict(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Connects to the configured Kafka, for the commands that only look at it.
-fn open_journal(config: &Config) -> Result<SharedJournal, Failure> {
+async fn open_journal(config: &Config) -> Result<SharedJournal, Failure> {
     match &config.journal {
         JournalChoice::Memory => Err("journal.kind is \"memory\", which has no kafka topics to look at".into()),
-        JournalChoice::Kafka(_) => Err("this build has no Kafka journal".into()),
+        JournalChoice::Kafka(kafka) => Ok(server::open_admin(config, kafka).await?),
     }
 }
 

@@ -107,9 +107,6 @@ pub struct Kafka {
     /// Longest wait of an open batch while another is on its way.
     #[serde(deserialize_with = "units::duration")]
     pub linger_max: Duration,
-    /// Bytes from which a batch is compressed.
-    #[serde(deserialize_with = "units::size")]
-    pub compress_bytes_min: usize,
     /// How long Kafka may hold an empty fetch.
     #[serde(deserialize_with = "units::duration")]
     pub fetch_wait: Duration,

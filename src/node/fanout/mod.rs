@@ -51,6 +51,8 @@ pub struct Options {
     pub metrics: Arc<Metrics>,
     /// What foreign transactions hide.
     pub isolation: Isolation,
+    /// Random, so that nobody can choose filters that collide.
+    pub trie_seed: u64,
 }
 
 /// Starts the actor.
@@ -136,7 +138,7 @@ struct Fanout {
 
 impl Fanout {
     fn new(options: Options, answers_to: mpsc::Sender<Answer>) -> Self {
-        let Options { journal, mapping, metrics, isolation } = options;
+        let Options { journal, mapping, metrics, isolation, trie_seed } = options;
         let topics = u16::try_from(mapping.kafka_topics().len()).unwrap_or(u16::MAX);
         let interest = Interest::new((0..topics).map(|topic| journal.partitions(TopicIndex(topic))));
         Self {
@@ -145,7 +147,7 @@ impl Fanout {
             metrics,
             isolation,
             answers_to,
-            trie: Trie::default(),
+            trie: Trie::with_seed(trie_seed),
             followers: HashMap::new(),
             interest,
             positions: BTreeMap::new(),
@@ -168,15 +170,18 @@ impl Fanout {
             TailEvent::Batch(batch) => self.on_batch(&batch, tail),
             TailEvent::Progress { partition, next, ends: _ } => self.advance(partition, next),
             TailEvent::BelowLogStart { partition, position, log_start } => {
+                self.metrics.tail_gaps.inc();
                 self.count_lost(log_start.0.saturating_sub(position.0));
                 tracing::warn!(?partition, ?position, ?log_start, "retention removed records that were not read yet");
                 self.follow_again(partition, log_start, tail);
             }
             TailEvent::Rewound { partition, position, end } => {
+                self.metrics.tail_gaps.inc();
                 tracing::error!(?partition, ?position, ?end, "Kafka lost acknowledged records of this partition");
                 self.follow_again(partition, end, tail);
             }
             TailEvent::Gap { partition, why } => {
+                self.metrics.tail_gaps.inc();
                 tracing::warn!(?partition, why, "the tail lost its place");
                 if let Some(&position) = self.positions.get(&partition) {
                     self.follow_again(partition, position, tail);
@@ -198,6 +203,7 @@ impl Fanout {
 
     /// A new kafka topic under the old name: everything in it is new.
     fn on_recreated(&mut self, topic: TopicIndex) {
+        self.metrics.tail_gaps.inc();
         tracing::warn!(topic = self.topic_name(topic), "the kafka topic was deleted and created again");
         self.positions.retain(|partition, _| partition.topic != topic);
         for follower in self.followers.values_mut() {

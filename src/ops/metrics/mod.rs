@@ -11,16 +11,14 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Counter, Encoder, Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 pub use label::{CloseCause, Counters, DropReason, Label, PacketType, QosLabel, RefuseReason};
 
-use super::tasks;
+pub use prometheus::IntCounter;
 
-/// Seconds; from an append that only waited for its own round trip to one that was resent for half a minute.
-const BUCKETS_S: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+use super::tasks;
 
 /// A hook that sets values before they are read.
 type Hook = Box<dyn Fn(&Metrics) + Send + Sync>;
@@ -84,18 +82,10 @@ metrics! {
     publishes_delivered: Counters<QosLabel> = "millrace_publishes_delivered_total",
     /// Messages not delivered to a client, or not taken from one, by reason.
     publishes_dropped: Counters<DropReason> = "millrace_publishes_dropped_total",
-    /// Seconds from a record's timestamp to its PUBLISH being handed to a client's socket.
-    delivery_lag_seconds: Histogram = "millrace_delivery_lag_seconds",
-    /// Publishes handed to the journal and not yet acknowledged to their clients.
-    puback_pending: IntGauge = "millrace_puback_pending",
 
-    /// Sessions of this node.
-    sessions: IntGauge = "millrace_sessions",
     /// Subscriptions of this node's sessions.
     subscriptions: IntGauge = "millrace_subscriptions",
 
-    /// Seconds from an append being taken to its outcome.
-    append_seconds: Histogram = "millrace_append_seconds",
     /// Bytes of appends taken and not yet decided.
     journal_pending_bytes: IntGauge = "millrace_journal_pending_bytes",
     /// 1 while Kafka answers, else 0.
@@ -263,12 +253,6 @@ impl Metric for IntGauge {
 impl Metric for Gauge {
     fn register(registry: &Registry, name: &str, help: &str) -> Result<Self, prometheus::Error> {
         registered(registry, Self::new(name, help)?)
-    }
-}
-
-impl Metric for Histogram {
-    fn register(registry: &Registry, name: &str, help: &str) -> Result<Self, prometheus::Error> {
-        registered(registry, Self::with_opts(HistogramOpts::new(name, help).buckets(BUCKETS_S.to_vec()))?)
     }
 }
 
