@@ -336,6 +336,22 @@ pub struct PublishProperties<'a> {
     pub content_type: Option<&'a str>,
 }
 
+impl PublishProperties<'_> {
+    /// Whether there is no property at all.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        // Without an early exit: the common answer is yes, and it is asked for every message sent.
+        self.payload_is_utf8.is_none()
+            & self.message_expiry_s.is_none()
+            & self.topic_alias.is_none()
+            & self.response_topic.is_none()
+            & self.correlation_data.is_none()
+            & self.content_type.is_none()
+            && self.user_properties.is_empty()
+            && self.subscription_ids.is_empty()
+    }
+}
+
 /// PUBACK, PUBREC, PUBREL and PUBCOMP (MQTT5 §3.4 to §3.7).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ack<'a> {

@@ -49,6 +49,19 @@ pub(super) const fn varint_bytes(value: u32) -> usize {
     }
 }
 
+/// Whether any byte `is` what is looked for.
+///
+/// No early exit and blocks of a fixed size, the last one overlapping, so that it compiles to vector instructions:
+/// strings on the wire are short and nearly always fine.
+#[inline]
+pub(super) fn any_byte(bytes: &[u8], is: impl Fn(u8) -> bool + Copy) -> bool {
+    const BLOCK: usize = 16;
+    let in_block = |block: &[u8]| block.iter().fold(false, |found, byte| found | is(*byte));
+    let Some(last) = bytes.last_chunk::<BLOCK>() else { return in_block(bytes) };
+    let (blocks, _) = bytes.as_chunks::<BLOCK>();
+    blocks.iter().fold(in_block(last), |found, block| found | in_block(block))
+}
+
 /// What is left to read of a frame or of a property section.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
@@ -129,7 +142,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(super) fn text(&mut self) -> Result<&'a str, DecodeError> {
         let text = self.text_unchecked_for_null()?;
-        if text.as_bytes().contains(&0) { Err(DecodeError::null_character()) } else { Ok(text) }
+        if any_byte(text.as_bytes(), |byte| byte == 0) { Err(DecodeError::null_character()) } else { Ok(text) }
     }
 
     #[inline]

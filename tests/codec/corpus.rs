@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::{checks, vectors};
 
-const TARGETS: [(&str, fn(&[u8])); 4] =
+type Check = fn(&[u8]);
+
+const TARGETS: [(&str, Check); 4] =
     [("head", checks::head), ("decode", checks::decode), ("roundtrip", checks::roundtrip), ("topic", checks::topic)];
 
 #[test]

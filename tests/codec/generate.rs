@@ -61,7 +61,7 @@ impl<'a> Source<'a> {
     }
 
     fn maybe<T>(&mut self, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
-        if self.u8() % 3 == 0 { Some(value(self)) } else { None }
+        if self.u8().is_multiple_of(3) { Some(value(self)) } else { None }
     }
 
     /// Mostly short and from the source, seldom of a length where something grows.
@@ -142,7 +142,7 @@ impl<'a> Pool<'a> {
 /// A packet that this sender may send in this version.
 pub fn packet<'a>(source: &mut Source<'a>, pool: &'a Pool<'a>, version: ProtocolVersion, sender: Sender) -> Packet<'a> {
     let choice = source.u8();
-    if choice % 4 == 0 {
+    if choice.is_multiple_of(4) {
         return Packet::Publish(publish(source, pool, version, sender));
     }
     let is_v5 = version == ProtocolVersion::V5;

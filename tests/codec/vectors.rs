@@ -131,7 +131,8 @@ fn refusal(error: &decode::DecodeError) -> String {
         };
     }
     if let Some(code) = error.connect_return_code {
-        text += &format!(" code {code}");
+        text += " code ";
+        text += &code.to_string();
     }
     text
 }
