@@ -265,9 +265,6 @@ impl MemoryLog {
         let slot = incarnation.slot(partition.topic);
         let Some(lane) = incarnation.lanes.get_mut(&partition) else { return };
         lane.queued = false;
-        if lane.under_way.is_some() {
-            return;
-        }
         let Some(mut group) = lane.open.pop_front() else { return };
         let tickets = std::mem::take(&mut group.tickets);
         let Group { doomed, charged_bytes, first_taken, .. } = group;

@@ -124,6 +124,23 @@ fn what_is_not_taken_has_no_outcome() {
 }
 
 #[test]
+fn room_is_back_when_half_of_the_budget_is() {
+    let limits = Limits { record_bytes_max: 1000, append_bytes_max: 10_000, group_bytes: 1, ..Limits::default() };
+    let plan = FaultPlan { append_delay_ms_max: 3, ..FaultPlan::default() };
+    let (mut log, id) = log_with(plan, limits, &[]);
+    let value = "x".repeat(500);
+    while log.append(id, ticket(0), P0, &record("k", Some(&value))) != Err(NotTaken::Full) {}
+    let mut without = 0;
+    while let Some(due_ms) = log.next_due_ms() {
+        let is_half_free = log.health(id).pending_bytes <= 5000;
+        assert_eq!(log.has_room(id), is_half_free);
+        without += usize::from(!is_half_free);
+        log.advance(due_ms);
+    }
+    assert!(without > 3 && log.has_room(id));
+}
+
+#[test]
 fn what_the_topic_does_not_take_is_refused_alone() {
     let (mut log, id) = log_with(
         FaultPlan::default(),

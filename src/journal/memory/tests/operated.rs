@@ -38,6 +38,34 @@ fn compaction_leaves_the_last_of_each_key_where_it_was() {
 }
 
 #[test]
+fn compaction_takes_aborted_records_for_nothing_and_leaves_undecided_ones() {
+    let (mut log, id) = compacted();
+    put(&mut log, id, 0, P0, "a");
+    put(&mut log, id, 1, P0, "b");
+    log.advance(0);
+    log.write_foreign(1, "t", 0, &[record("a", Some("aborted"))], ForeignWrite::Aborted);
+    log.write_foreign(1, "t", 0, &[record("b", Some("open"))], ForeignWrite::Open);
+    put(&mut log, id, 2, P0, "b");
+    log.advance(0);
+    log.compact("t", 0);
+    let values = |isolation| contents(&log, id, P0, isolation).into_iter().map(|row| row.2).collect::<Vec<_>>();
+    assert_eq!(values(Isolation::ReadUncommitted), ["0", "1", "open", "2"]);
+    assert_eq!(values(Isolation::ReadCommitted), ["0", "1"]);
+}
+
+#[test]
+fn a_tail_that_moved_hears_nothing_of_where_it_was() {
+    let (mut log, id) = quiet();
+    let tail = log.open_tail(id, Isolation::ReadUncommitted);
+    log.follow(tail, P0, Offset(0));
+    log.break_tails("t", 0, "a test");
+    put(&mut log, id, 0, P0, "k");
+    log.advance(0);
+    log.follow(tail, P0, Offset(0));
+    assert!(matches!(events(&mut log, tail)[..], [TailEvent::Batch(_)]));
+}
+
+#[test]
 fn a_log_compacted_to_nothing_is_passed_to_its_end() {
     let (mut log, id) = compacted();
     log.append(id, ticket(0), P0, &record("a", None)).unwrap();

@@ -62,6 +62,26 @@ async fn what_takes_time_comes_in_time() {
 }
 
 #[tokio::test]
+async fn a_tail_made_to_wait_is_woken_when_nothing_else_happens() {
+    let log = shared(FaultPlan::default());
+    let (journal, _told) = open(&log);
+    for sequence in 0..3 {
+        journal.append(ticket(sequence), P0, &record("k", None)).unwrap();
+        assert!(journal.flush(LIMIT).await);
+    }
+    log.with(|log| {
+        log.set_faults(FaultPlan { tail_delay_permille: 1000, tail_delay_ms_max: 20, ..FaultPlan::default() });
+    });
+    let mut tail = journal.tail(Isolation::ReadCommitted);
+    tail.follow(P0, Offset(0));
+    let mut seen = 0;
+    while seen < 3 {
+        let event = tokio::time::timeout(LIMIT, tail.next()).await.expect("the tail is woken");
+        seen += batch_rows(&[event]).len();
+    }
+}
+
+#[tokio::test]
 async fn appends_are_answered_in_groups_and_never_from_within_append() {
     let log = shared(FaultPlan::default());
     let (journal, told) = open(&log);
