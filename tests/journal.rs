@@ -8,6 +8,7 @@ mod journal {
     pub mod appending;
     pub mod fixture;
     pub mod following;
+    pub mod kafka;
     pub mod memory;
     pub mod reading;
 }
@@ -54,4 +55,5 @@ macro_rules! contract_tests {
     };
 }
 
+contract_tests!(kafka, super::journal::kafka::KafkaFixture::new());
 contract_tests!(memory, Some(super::journal::memory::MemoryFixture::new()));

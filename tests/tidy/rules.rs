@@ -52,6 +52,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("lz4_flex", &["journal::kafka"]),
     ("ruzstd", &["journal::kafka"]),
     ("snap", &["journal::kafka"]),
+    ("socket2", &["journal::kafka"]),
+    ("uuid", &["journal::kafka"]),
     ("prometheus", &["ops::metrics"]),
     ("axum", &["ops::admin"]),
     ("tracing_subscriber", &["ops::logging"]),

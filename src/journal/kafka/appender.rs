@@ -6,6 +6,9 @@ mod sender;
 mod slot;
 mod verdict;
 
+pub use produce::{TopicBatches, frame as produce_frame};
+pub use verdict::Verdict;
+
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;

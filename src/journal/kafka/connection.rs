@@ -271,6 +271,14 @@ impl Connection {
         wire::decode(answer, version).map_err(CallError::Protocol)
     }
 
+    /// Sends a whole frame and waits for the answer.
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub async fn call_frame(&self, frame: Frame, wait: Duration) -> Reply {
+        self.exchange(frame, wait).await
+    }
+
     /// Kafka asked for a pause (KIP-219): the next request is delayed; what was answered stands.
     pub fn hold_back(&self, throttle_ms: i32) {
         let pause = Duration::from_millis(u64::try_from(throttle_ms).unwrap_or(0)).min(THROTTLE_MAX);

@@ -8,6 +8,7 @@ pub mod records;
 mod admin;
 mod appender;
 mod connection;
+mod fence;
 mod link;
 mod metadata;
 mod options;
@@ -17,6 +18,7 @@ mod stats;
 mod tail;
 mod wire;
 
+pub use fence::{FENCE_KEY, FenceForm};
 pub use options::KafkaOptions;
 pub use security::Security;
 pub use stats::{JournalStats, PartitionView, TopicStats};
@@ -87,6 +89,26 @@ impl KafkaJournal {
     /// This incarnation's producer id: what others fence once it is dead (F9). `None` if it appends nothing.
     pub fn producer_id(&self) -> Option<i64> {
         self.producer_id
+    }
+
+    /// Fences a dead incarnation's producer at the leaders of `partitions` (F9): all of them, whether it ever wrote there
+    /// or not. Tries for `limit`; what came of each partition, in their order. To be repeated until all are fenced.
+    pub async fn fence(
+        &self,
+        producer_id: i64,
+        partitions: &[Partition],
+        form: FenceForm,
+        limit: Duration,
+    ) -> Vec<Result<(), JournalError>> {
+        self.admin.fence(producer_id, partitions, form, limit).await
+    }
+
+    /// Which form of a fence this cluster allows to this node.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn fence_form(&self) -> Result<FenceForm, JournalError> {
+        self.admin.fence_form().await
     }
 
     /// Numbers for metrics.
