@@ -145,10 +145,16 @@ impl Session {
     }
 
     pub(super) fn refuse_malformed_connect(&mut self, error: &DecodeError, effects: &mut Effects) {
-        match error.connect_return_code {
-            // The decoder knows the version the client speaks well enough to be answered in.
-            Some(_) => self.refuse(error.reason, effects),
-            None => self.close(CloseCause::Protocol(error.reason), effects),
+        // The decoder knows in which version's form the client understands an answer, if in any [MQTT-3.1.4-1].
+        match (error.connect_version, error.connect_return_code) {
+            (Some(version @ ProtocolVersion::V5), _)
+            | (Some(version @ (ProtocolVersion::V31 | ProtocolVersion::V311)), Some(_)) => {
+                self.version = version;
+                self.refuse(error.reason, effects);
+            }
+            (Some(ProtocolVersion::V31 | ProtocolVersion::V311) | None, _) => {
+                self.close(CloseCause::Protocol(error.reason), effects);
+            }
         }
     }
 

@@ -1,0 +1,379 @@
+//! A client that does what a test says, packet by packet or byte by byte, and nothing on its own.
+
+use std::fmt::Debug;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use millrace::mqtt::head::{Sender, frame_head};
+use millrace::mqtt::packet::{
+    ConnAck, Connect, Delivery, Packet, PacketId, ProtocolVersion, Publish, QoS, SubscribeOptions,
+};
+use millrace::mqtt::{ReasonCode, decode, encode};
+
+use crate::fixture::TestNode;
+use crate::packets::{ack, connect, publish_1, subscribe_with, unsubscribe};
+
+/// What has not come by then does not come.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A socket that speaks one version.
+pub(crate) struct RawClient {
+    stream: TcpStream,
+    version: ProtocolVersion,
+    received: Vec<u8>,
+    last_id: u16,
+}
+
+/// A whole packet of the server.
+pub(crate) struct Frame {
+    bytes: Vec<u8>,
+    version: ProtocolVersion,
+}
+
+impl Frame {
+    /// The packet.
+    #[track_caller]
+    pub(crate) fn packet(&self) -> Packet<'_> {
+        match decode::packet(&self.bytes, Some(self.version), Sender::Server) {
+            Ok(packet) => packet,
+            Err(error) => panic!("the server sent {:02x?}: {error}", self.bytes),
+        }
+    }
+}
+
+/// A PUBLISH of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) delivery: Delivery,
+    pub(crate) dup: bool,
+    pub(crate) retain: bool,
+    pub(crate) payload_is_utf8: Option<bool>,
+    pub(crate) expiry_s: Option<u32>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) response_topic: Option<String>,
+    pub(crate) correlation_data: Option<Vec<u8>>,
+    pub(crate) user_properties: Vec<(String, String)>,
+    pub(crate) subscription_ids: Vec<u32>,
+}
+
+impl Message {
+    fn of(publish: &Publish<'_>) -> Self {
+        let properties = &publish.properties;
+        Self {
+            topic: publish.topic.to_owned(),
+            payload: publish.payload.to_vec(),
+            delivery: publish.delivery,
+            dup: publish.dup,
+            retain: publish.retain,
+            payload_is_utf8: properties.payload_is_utf8,
+            expiry_s: properties.message_expiry_s,
+            content_type: properties.content_type.map(str::to_owned),
+            response_topic: properties.response_topic.map(str::to_owned),
+            correlation_data: properties.correlation_data.map(<[u8]>::to_vec),
+            user_properties: properties.user_properties.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+            subscription_ids: properties.subscription_ids.iter().collect(),
+        }
+    }
+
+    /// Its QoS.
+    pub(crate) fn qos(&self) -> QoS {
+        self.delivery.qos()
+    }
+
+    /// Its payload as text.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.payload).unwrap()
+    }
+}
+
+impl RawClient {
+    /// A connection on which nothing was said yet.
+    pub(crate) fn open(node: &TestNode, version: ProtocolVersion) -> Self {
+        let stream = TcpStream::connect(node.mqtt).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.set_write_timeout(Some(LIMIT)).unwrap();
+        Self { stream, version, received: Vec::new(), last_id: 0 }
+    }
+
+    /// A connected client with a clean session.
+    #[track_caller]
+    pub(crate) fn connected(node: &TestNode, version: ProtocolVersion, client_id: &str) -> Self {
+        Self::connected_with(node, &connect(version, client_id))
+    }
+
+    /// A client that this CONNECT is accepted from.
+    #[track_caller]
+    pub(crate) fn connected_with(node: &TestNode, connect: &Connect<'_>) -> Self {
+        let mut client = Self::open(node, connect.version);
+        client.send_connect(connect);
+        client.expect_connack(|connack| assert_eq!(connack.reason, ReasonCode::Success));
+        client
+    }
+
+    /// A connected client, under a client id that no other has, with one subscription.
+    #[track_caller]
+    pub(crate) fn subscribed(node: &TestNode, version: ProtocolVersion, filter: &str, qos: QoS) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mut client = Self::connected(node, version, &format!("s-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        client.subscribe(filter, qos);
+        client
+    }
+
+    // ---- sending
+
+    /// The next packet id.
+    pub(crate) fn next_id(&mut self) -> u16 {
+        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+        self.last_id
+    }
+
+    /// A packet in its wire form.
+    pub(crate) fn wire(&self, packet: &Packet<'_>) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        encode::packet(packet, self.version, usize::MAX, &mut out).unwrap();
+        out.to_vec()
+    }
+
+    /// Sends bytes, whatever they are.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Sends bytes to a server that may have closed already.
+    pub(crate) fn try_send_bytes(&mut self, bytes: &[u8]) {
+        // Whether the server still reads is what the test finds out next.
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Sends a packet.
+    pub(crate) fn send(&mut self, packet: &Packet<'_>) {
+        let bytes = self.wire(packet);
+        self.send_bytes(&bytes);
+    }
+
+    /// Sends CONNECT.
+    pub(crate) fn send_connect(&mut self, connect: &Connect<'_>) {
+        self.send(&Packet::Connect(Box::new(connect.clone())));
+    }
+
+    /// Sends PUBLISH.
+    pub(crate) fn send_publish(&mut self, publish: &Publish<'_>) {
+        self.send(&Packet::Publish(publish.clone()));
+    }
+
+    /// Subscribes to one filter and is granted this QoS, at most 1.
+    #[track_caller]
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: QoS) {
+        self.subscribe_to(None, filter, SubscribeOptions { qos, ..SubscribeOptions::default() });
+    }
+
+    /// Subscribes to one filter with options and is granted its QoS, at most 1.
+    #[track_caller]
+    pub(crate) fn subscribe_to(&mut self, subscription_id: Option<u32>, filter: &str, options: SubscribeOptions) {
+        let id = self.next_id();
+        self.send(&subscribe_with(id, subscription_id, &[(filter, options)]));
+        let granted = if options.qos == QoS::AtMostOnce { ReasonCode::Success } else { ReasonCode::GrantedQoS1 };
+        self.expect_suback(id, &[granted]);
+    }
+
+    /// Gives up subscriptions that exist.
+    #[track_caller]
+    pub(crate) fn unsubscribe(&mut self, filters: &[&str]) {
+        let id = self.next_id();
+        self.send(&unsubscribe(id, filters));
+        let reasons = vec![ReasonCode::Success; filters.len()];
+        self.expect_unsuback(id, &reasons);
+    }
+
+    /// Publishes with QoS 1 and waits for the PUBACK.
+    #[track_caller]
+    pub(crate) fn publish(&mut self, topic: &str, payload: impl AsRef<[u8]>) {
+        let id = self.next_id();
+        self.send_publish(&publish_1(id, topic, payload.as_ref()));
+        self.expect_puback(id);
+    }
+
+    /// Publishes this with QoS 1 and waits for the PUBACK.
+    #[track_caller]
+    pub(crate) fn publish_with(&mut self, publish: &Publish<'_>) {
+        let id = self.next_id();
+        let delivery = Delivery::AtLeastOnce(PacketId::new(id).unwrap());
+        self.send_publish(&Publish { delivery, ..publish.clone() });
+        self.expect_puback(id);
+    }
+
+    // ---- receiving
+
+    /// The next packet, whatever it is.
+    #[track_caller]
+    pub(crate) fn expect(&mut self) -> Frame {
+        match self.next_frame() {
+            Some(frame) => frame,
+            None => panic!("the server closed the connection"),
+        }
+    }
+
+    #[track_caller]
+    fn next_frame(&mut self) -> Option<Frame> {
+        loop {
+            let head = frame_head(&self.received, Some(self.version), Sender::Server, usize::MAX);
+            let head = head.unwrap_or_else(|error| panic!("the server sent {:02x?}: {error}", self.received));
+            if let Some(bytes) = head.map(|head| head.frame_bytes()).filter(|bytes| *bytes <= self.received.len()) {
+                let rest = self.received.split_off(bytes);
+                let bytes = std::mem::replace(&mut self.received, rest);
+                return Some(Frame { bytes, version: self.version });
+            }
+            if !self.receive() {
+                return None;
+            }
+        }
+    }
+
+    /// False at the end of the connection.
+    #[track_caller]
+    fn receive(&mut self) -> bool {
+        let mut bytes = [0; 16 * 1024];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.received.extend_from_slice(&bytes[..count]);
+                true
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                panic!("nothing came from the server within {LIMIT:?}")
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A CONNACK that `judge` is content with.
+    #[track_caller]
+    pub(crate) fn expect_connack(&mut self, judge: impl FnOnce(&ConnAck<'_>)) {
+        let frame = self.expect();
+        match frame.packet() {
+            Packet::ConnAck(connack) => judge(&connack),
+            other => unexpected(&other, "CONNACK"),
+        }
+    }
+
+    /// The PUBACK of a success.
+    #[track_caller]
+    pub(crate) fn expect_puback(&mut self, id: u16) {
+        self.expect_puback_with(id, ReasonCode::Success);
+    }
+
+    /// A PUBACK.
+    #[track_caller]
+    pub(crate) fn expect_puback_with(&mut self, id: u16, reason: ReasonCode) {
+        let frame = self.expect();
+        match frame.packet() {
+            Packet::PubAck(ack) => assert_eq!((ack.packet_id.get(), ack.reason), (id, reason)),
+            other => unexpected(&other, &format!("PUBACK {id}")),
+        }
+    }
+
+    /// A SUBACK.
+    #[track_caller]
+    pub(crate) fn expect_suback(&mut self, id: u16, reasons: &[ReasonCode]) {
+        let frame = self.expect();
+        match frame.packet() {
+            Packet::SubAck(suback) => assert_eq!((suback.packet_id.get(), &*suback.reasons), (id, reasons)),
+            other => unexpected(&other, &format!("SUBACK {id}")),
+        }
+    }
+
+    /// An UNSUBACK; 3.x has no reasons in it.
+    #[track_caller]
+    pub(crate) fn expect_unsuback(&mut self, id: u16, reasons: &[ReasonCode]) {
+        let reasons = if self.version == ProtocolVersion::V5 { reasons } else { &[] };
+        let frame = self.expect();
+        match frame.packet() {
+            Packet::UnsubAck(unsuback) => assert_eq!((unsuback.packet_id.get(), &*unsuback.reasons), (id, reasons)),
+            other => unexpected(&other, &format!("UNSUBACK {id}")),
+        }
+    }
+
+    /// A PUBLISH, acknowledged if it asks for it.
+    #[track_caller]
+    pub(crate) fn expect_message(&mut self) -> Message {
+        let message = self.expect_unacknowledged();
+        self.acknowledge(&message);
+        message
+    }
+
+    /// A PUBLISH with this topic and payload, acknowledged if it asks for it.
+    #[track_caller]
+    pub(crate) fn expect_text(&mut self, topic: &str, payload: &str) -> Message {
+        let message = self.expect_message();
+        assert_eq!((message.topic.as_str(), message.text()), (topic, payload));
+        message
+    }
+
+    /// A PUBLISH, not acknowledged.
+    #[track_caller]
+    pub(crate) fn expect_unacknowledged(&mut self) -> Message {
+        let frame = self.expect();
+        match frame.packet() {
+            Packet::Publish(publish) => Message::of(&publish),
+            other => unexpected(&other, "PUBLISH"),
+        }
+    }
+
+    /// Sends the PUBACK of a message of QoS 1.
+    pub(crate) fn acknowledge(&mut self, message: &Message) {
+        if let Some(id) = message.delivery.packet_id() {
+            self.send(&Packet::PubAck(ack(id)));
+        }
+    }
+
+    /// PINGREQ is answered, and nothing was sent before the answer.
+    #[track_caller]
+    pub(crate) fn expect_nothing_before_pingresp(&mut self) {
+        self.send(&Packet::PingReq);
+        let frame = self.expect();
+        match frame.packet() {
+            Packet::PingResp => {}
+            other => unexpected(&other, "PINGRESP"),
+        }
+    }
+
+    /// The server ends the connection for this reason, which MQTT 5 is told.
+    #[track_caller]
+    pub(crate) fn expect_end(&mut self, reason: ReasonCode) {
+        if self.version == ProtocolVersion::V5 {
+            let frame = self.expect();
+            match frame.packet() {
+                Packet::Disconnect(disconnect) => assert_eq!(disconnect.reason, reason),
+                other => unexpected(&other, "DISCONNECT"),
+            }
+        }
+        self.expect_closed();
+    }
+
+    /// The server closes the connection and sends nothing more.
+    #[track_caller]
+    pub(crate) fn expect_closed(&mut self) {
+        if let Some(frame) = self.next_frame() {
+            unexpected(&frame.packet(), "the end of the connection");
+        }
+        assert_eq!(self.received, [0; 0], "the connection ended within a packet");
+    }
+
+    /// Ends the connection without DISCONNECT.
+    pub(crate) fn break_off(self) {
+        // A socket that the server closed first is closed.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+#[track_caller]
+fn unexpected(packet: &impl Debug, wanted: &str) -> ! {
+    panic!("the server sent {packet:?} where {wanted} should come")
+}
