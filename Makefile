@@ -64,9 +64,10 @@ bench-journal: ## what a record costs between us and a real Kafka
 	scripts/with-kafka.sh cargo bench $(LOCKED) --bench journal $(ARGS)
 
 .PHONY: bench-broker
-bench-broker: ## latency and throughput of a whole node on a real Kafka
+bench-broker: ## latency, throughput and memory of a whole node, beside Kafka's tools and mosquitto
 	$(NEED) cargo java mvn
-	scripts/with-kafka.sh cargo bench $(LOCKED) --bench broker $(ARGS)
+	cargo build $(LOCKED) --workspace --release
+	scripts/with-kafka.sh python3 scripts/bench_broker.py --write docs/benchmarks/broker.md $(ARGS)
 
 .PHONY: load
 load: ## loadsim, the load generator that proves loss, duplicates and order: make load ARGS="--help"
