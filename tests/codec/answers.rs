@@ -95,6 +95,19 @@ fn answers_shrink_to_what_the_receiver_takes() {
 }
 
 #[test]
+fn an_answer_that_lost_its_properties_takes_its_shortest_form() {
+    let ack = Ack { packet_id: ID, reason: ReasonCode::NotAuthorized, properties: both_properties() };
+    assert_eq!(bytes(&Packet::PubAck(ack), V5, 5).unwrap(), b"\x40\x03\x00\x01\x87");
+    let disconnect = Disconnect {
+        reason: ReasonCode::SessionTakenOver,
+        session_expiry_s: None,
+        server_reference: None,
+        properties: both_properties(),
+    };
+    assert_eq!(bytes(&Packet::Disconnect(disconnect), V5, 3).unwrap(), b"\xE0\x01\x8E");
+}
+
+#[test]
 fn what_an_answer_must_say_stays() {
     let connack = Packet::ConnAck(Box::new(ConnAck {
         session_present: false,
