@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use crate::node::Node;
 use crate::node::connections::ConnectionId;
 use crate::node::mailbox::{Mailbox, Notice};
 use crate::ops::metrics::{self, DropReason, PacketType, QosLabel};
+use crate::ops::tasks;
 use crate::session::{AppendOutcome, CloseCause, Drop, Effect, Effects, Input, Outgoing, OwnedPublish, Session};
 
 /// Bytes asked of the socket at once.
@@ -58,19 +59,36 @@ struct Parked {
     room: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// Serves a connection until it ends.
-pub async fn serve(stream: TcpStream, node: Arc<Node>, nonce: u128) {
+/// Serves a connection until it ends; `None` when the node has no room for one more.
+///
+/// A future written by hand: one that the compiler makes of an async function keeps room for every stage of its life,
+/// and this is what an idle connection costs.
+pub fn serve(stream: TcpStream, node: Arc<Node>, nonce: u128) -> Option<impl Future<Output = ()> + Send> {
     let mailbox = Arc::new(Mailbox::new(node.mailbox_limits));
     let Some(id) = node.connections.add(Arc::clone(&mailbox)) else {
         node.metrics.connections_refused.inc(metrics::RefuseReason::TooMany);
-        return;
+        return None;
     };
     node.metrics.connections_open.inc();
-    let mut connection = Connection::new(stream, node, mailbox, id, nonce);
-    let cause = std::future::poll_fn(|cx| connection.poll(cx)).await;
-    let Connection { stream, .. } = connection.end(cause);
-    if must_linger(cause) {
-        linger(stream).await;
+    Some(Serving(Some(Connection::new(stream, node, mailbox, id, nonce))))
+}
+
+/// The life of a connection.
+struct Serving(Option<Connection>);
+
+impl Future for Serving {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(connection) = &mut self.0 else { return Poll::Ready(()) };
+        let cause = ready!(connection.poll(cx));
+        if let Some(connection) = self.0.take() {
+            let stream = connection.end(cause);
+            if must_linger(cause) {
+                tasks::spawn("linger", linger(stream));
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -117,7 +135,7 @@ struct Connection {
     unsent: BytesMut,
     /// Since when the socket has taken nothing.
     stalled_since: Option<Instant>,
-    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+    timer: Option<Pin<Box<Sleep>>>,
     parked: Option<Box<Parked>>,
     closing: Option<CloseCause>,
 }
@@ -483,14 +501,11 @@ impl Connection {
         };
         match &mut self.timer {
             // A timer that fires early is armed again then: cheaper than moving it with every packet.
-            Some((at, _)) if *at <= due => {}
-            Some((at, sleep)) => {
-                sleep.as_mut().reset(due.into());
-                *at = due;
-            }
-            none @ None => *none = Some((due, Box::pin(tokio::time::sleep_until(due.into())))),
+            Some(sleep) if sleep.deadline().into_std() <= due => {}
+            Some(sleep) => sleep.as_mut().reset(due.into()),
+            none @ None => *none = Some(Box::pin(tokio::time::sleep_until(due.into()))),
         }
-        let fired = self.timer.as_mut().is_some_and(|(_, sleep)| pin!(sleep).poll(cx).is_ready());
+        let fired = self.timer.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
         if fired {
             self.timer = None;
             cx.waker().wake_by_ref();
@@ -498,8 +513,8 @@ impl Connection {
         false
     }
 
-    /// Takes the connection out of the node.
-    fn end(self, cause: CloseCause) -> Self {
+    /// Takes the connection out of the node; what is left is its socket.
+    fn end(self, cause: CloseCause) -> TcpStream {
         let node = &self.node;
         self.mailbox.close();
         node.connections.remove(self.id);
@@ -510,7 +525,7 @@ impl Connection {
         node.metrics.connections_open.dec();
         count_end(&node.metrics, cause);
         tracing::debug!(client_id = self.session.client_id().map(tracing::field::display), ?cause, "connection ended");
-        self
+        self.stream
     }
 }
 
@@ -571,4 +586,16 @@ fn count_end(metrics: &metrics::Metrics, cause: CloseCause) {
         CloseCause::AppendFailed => Label::Internal,
     };
     metrics.connections_closed.inc(label);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle connection costs here; the task adds its head, the socket its registration.
+    #[test]
+    fn a_connection_is_a_small_future() {
+        assert!(size_of::<Serving>() <= 384, "{} bytes", size_of::<Serving>());
+        assert!(size_of::<Mailbox>() <= 136, "{} bytes", size_of::<Mailbox>());
+    }
 }

@@ -75,6 +75,8 @@ impl Listener {
             tracing::debug!(%error, "a connection ended at once");
             return;
         }
-        tasks::spawn("connection", connection::serve(stream, Arc::clone(&self.node), self.random.random()));
+        if let Some(serving) = connection::serve(stream, Arc::clone(&self.node), self.random.random()) {
+            tasks::spawn("connection", serving);
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! The only spawn: every task has a name, and one that panics is reported with it.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use tokio::task::JoinHandle;
 
@@ -15,10 +17,24 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(async move {
-        let _watch = PanicWatch { name };
-        future.await
-    })
+    tokio::spawn(Watched { future, _watch: PanicWatch { name } })
+}
+
+pin_project_lite::pin_project! {
+    /// Written by hand: an async block would hold the future twice, once as captured and once as awaited.
+    struct Watched<F> {
+        #[pin]
+        future: F,
+        _watch: PanicWatch,
+    }
+}
+
+impl<F: Future> Future for Watched<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().future.poll(cx)
+    }
 }
 
 /// Tasks of this process that panicked.

@@ -1,10 +1,11 @@
 //! CONNECT, CONNACK and DISCONNECT (MQTT5 §3.1, §3.2, §3.14).
 
-use std::time::{Duration, Instant};
+use std::num::NonZeroU32;
+use std::time::Instant;
 
 use super::outgoing::ConnAckParts;
 use super::will::OwnedPublish;
-use super::{CloseCause, Effect, Effects, Outgoing, Phase, Session};
+use super::{CloseCause, Effect, Effects, Identity, Outgoing, Phase, Session};
 use crate::mqtt::decode::DecodeError;
 use crate::mqtt::packet::{Connect, Disconnect, ProtocolVersion, QoS, Will};
 use crate::mqtt::{ClientId, ReasonCode};
@@ -45,7 +46,7 @@ impl Session {
             return;
         }
         self.phase = Phase::Registering;
-        if let Some(client_id) = self.client_id.clone() {
+        if let Some(client_id) = self.client_id().cloned() {
             effects.push(Effect::Register(client_id));
         }
     }
@@ -57,7 +58,7 @@ impl Session {
         if connect.properties.user_properties.iter().count() > self.settings.user_properties_max {
             return Err(ReasonCode::QuotaExceeded);
         }
-        self.client_id = Some(self.client_id_of(connect)?);
+        self.identity = Identity::Known(self.client_id_of(connect)?);
         self.will = connect.will.as_ref().map(|will| self.take_will(will)).transpose()?;
         self.deliveries.open_window(connect.properties.receive_maximum, self.settings.deliver_window_max);
         self.peer.packet_bytes_max =
@@ -66,7 +67,7 @@ impl Session {
             connect.properties.session_expiry_s.is_some_and(|s| s > NO_SESSION_AFTER_CONNECTION_S);
         let granted_s = self.grant_keep_alive(connect);
         // [MQTT-3.1.2-22]: one and a half times the keep-alive.
-        self.silence_max = (granted_s > 0).then(|| Duration::from_millis(u64::from(granted_s) * 1_500));
+        self.silence_ms_max = NonZeroU32::new(u32::from(granted_s) * 1_500);
         Ok(())
     }
 
@@ -82,8 +83,10 @@ impl Session {
             if !may_assign {
                 return Err(ReasonCode::ClientIdentifierNotValid);
             }
+            let Identity::Unknown(nonce) = self.identity else { return Err(ReasonCode::ProtocolError) };
             self.peer.asked.assigned_client_id = true;
-            return ClientId::parse(&format!("mr-{:032x}", self.nonce), usize::MAX).map_err(invalid);
+            let assigned = format!("mr-{:032x}", u128::from_be_bytes(nonce));
+            return ClientId::parse(&assigned, usize::MAX).map_err(invalid);
         }
         let too_long_for_v31 =
             connect.version == ProtocolVersion::V31 && connect.client_id.chars().nth(V31_CLIENT_ID_CHARS_MAX).is_some();
@@ -132,7 +135,7 @@ impl Session {
             session_expiry_s: asked.session_expiry.then_some(NO_SESSION_AFTER_CONNECTION_S),
             receive_maximum: Some(self.settings.receive_maximum),
             packet_bytes_max: u32::try_from(self.settings.packet_bytes_max).ok(),
-            assigned_client_id: self.client_id.clone().filter(|_| asked.assigned_client_id),
+            assigned_client_id: self.client_id().filter(|_| asked.assigned_client_id).cloned(),
             topic_alias_maximum: self.settings.topic_alias_maximum,
             server_keep_alive_s: asked.keep_alive_granted_s,
         }))));

@@ -20,6 +20,7 @@ mod subscribe;
 mod will;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -179,16 +180,24 @@ pub enum CloseCause {
     AppendFailed,
 }
 
+/// Who the client is.
+#[derive(Debug)]
+enum Identity {
+    /// Before CONNECT: random bytes, of which a client id is made if the client wants one assigned.
+    Unknown([u8; 16]),
+    /// Since CONNECT.
+    Known(ClientId),
+}
+
 /// One connection's session. Clean: it ends with the connection.
 #[derive(Debug)]
 pub struct Session {
     settings: Arc<Settings>,
     phase: Phase,
     version: ProtocolVersion,
-    nonce: u128,
-    client_id: Option<ClientId>,
+    identity: Identity,
     /// One and a half times the keep-alive, [MQTT-3.1.2-22].
-    silence_max: Option<Duration>,
+    silence_ms_max: Option<NonZeroU32>,
     heard_at: Instant,
     peer: connect::Peer,
     publishes: publish::Inbound,
@@ -204,9 +213,8 @@ impl Session {
             settings,
             phase: Phase::AwaitConnect,
             version: ProtocolVersion::V311,
-            nonce,
-            client_id: None,
-            silence_max: None,
+            identity: Identity::Unknown(nonce.to_be_bytes()),
+            silence_ms_max: None,
             heard_at: now,
             peer: connect::Peer::default(),
             publishes: publish::Inbound::default(),
@@ -218,7 +226,10 @@ impl Session {
 
     /// The client id, once CONNECT was fine.
     pub fn client_id(&self) -> Option<&ClientId> {
-        self.client_id.as_ref()
+        match &self.identity {
+            Identity::Unknown(_) => None,
+            Identity::Known(client_id) => Some(client_id),
+        }
     }
 
     /// The connection's protocol version; `None` before CONNECT.
@@ -259,7 +270,7 @@ impl Session {
             Phase::AwaitConnect => true,
             Phase::Registering | Phase::Closed => false,
             Phase::Connected => {
-                !self.publishes.is_full(self.version, &self.settings) && self.subscriptions.may_ask_more()
+                !self.publishes.is_full(self.version, &self.settings) && self.subscriptions.may_ask_more(&self.settings)
             }
         }
     }
@@ -294,7 +305,10 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
             Phase::AwaitConnect => self.heard_at.checked_add(self.settings.connect_timeout()),
-            Phase::Connected => self.silence_max.and_then(|silence| self.heard_at.checked_add(silence)),
+            Phase::Connected => self.silence_ms_max.and_then(|ms| {
+                let silence = Duration::from_millis(u64::from(ms.get()));
+                self.heard_at.checked_add(silence)
+            }),
             Phase::Registering | Phase::Closed => None,
         }
     }

@@ -29,7 +29,6 @@ pub(super) struct Subscriptions {
     filters: Vec<TopicFilter>,
     /// Answers that wait for the node, in order.
     owed: Vec<Owed>,
-    packets_max: usize,
 }
 
 #[derive(Debug)]
@@ -39,12 +38,11 @@ struct Owed {
 }
 
 impl Subscriptions {
-    pub(super) fn may_ask_more(&self) -> bool {
-        self.owed.is_empty() || self.owed.len() < self.packets_max
+    pub(super) fn may_ask_more(&self, settings: &Settings) -> bool {
+        self.owed.len() < settings.subscribe_packets_max
     }
 
     fn add(&mut self, filter: &TopicFilter, settings: &Settings) -> Result<(), ReasonCode> {
-        self.packets_max = settings.subscribe_packets_max;
         match self.filters.binary_search(filter) {
             Ok(_) => Ok(()),
             Err(_) if self.filters.len() >= settings.subscriptions_max => Err(ReasonCode::QuotaExceeded),
