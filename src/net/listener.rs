@@ -52,7 +52,7 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Accepts until the node stops.
+    /// Accepts until the drain begins.
     pub async fn run(mut self, shutdown: Shutdown) {
         loop {
             tokio::select! {
@@ -63,7 +63,7 @@ impl Listener {
                         tokio::time::sleep(Duration::from_millis(ACCEPT_REST_MS)).await;
                     }
                 },
-                () = shutdown.stopped() => return,
+                () = shutdown.draining() => return,
             }
         }
     }

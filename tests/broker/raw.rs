@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::fixture::TestNode;
 use crate::packets::{ack, connect, publish_1, subscribe_with, unsubscribe};
 
 /// What has not come by then does not come.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// A socket that speaks one version.
 pub(crate) struct RawClient {
@@ -94,11 +94,21 @@ impl Message {
 impl RawClient {
     /// A connection on which nothing was said yet.
     pub(crate) fn open(node: &TestNode, version: ProtocolVersion) -> Self {
-        let stream = TcpStream::connect(node.mqtt).unwrap();
+        Self::open_at(node.mqtt, version)
+    }
+
+    /// [`RawClient::open`] where there is only an address.
+    pub(crate) fn open_at(address: SocketAddr, version: ProtocolVersion) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
         Self { stream, version, received: Vec::new(), last_id: 0 }
+    }
+
+    /// Whether nobody serves connections at this address any more.
+    pub(crate) fn is_refused_at(address: SocketAddr) -> bool {
+        TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     }
 
     /// A connected client with a clean session.

@@ -5,6 +5,7 @@
 //! other, until the reading has come to where the tail is.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Answer, Fanout, delivery_of};
@@ -93,11 +94,13 @@ impl Fanout {
         if answer.ends.log_start > from {
             self.count_lost(answer.ends.log_start.0.saturating_sub(from.0));
         }
-        let next = match self.push_missed(connection, &answer, from) {
-            Ok(()) => answer.next,
+        // A read may be ahead of the tail, which hands out from its position on: that is not missed yet.
+        let read_to = self.positions.get(&partition).map_or(answer.next, |&position| answer.next.min(position));
+        let next = match self.push_missed(connection, &answer, from..read_to) {
+            Ok(()) => read_to,
             Err(stopped_at) => stopped_at,
         };
-        self.after_read(connection, partition, next, answer.next);
+        self.after_read(connection, partition, next, read_to);
     }
 
     fn after_read(&mut self, connection: ConnectionId, partition: Partition, next: Offset, read_to: Offset) {
@@ -116,9 +119,14 @@ impl Fanout {
     }
 
     /// `Err(offset)`: the mailbox had no room for the record there.
-    fn push_missed(&mut self, connection: ConnectionId, answer: &ReadAnswer, from: Offset) -> Result<(), Offset> {
+    fn push_missed(
+        &mut self,
+        connection: ConnectionId,
+        answer: &ReadAnswer,
+        missed: Range<Offset>,
+    ) -> Result<(), Offset> {
         for batch in &answer.batches {
-            for record in batch.iter().filter(|record| record.offset >= from) {
+            for record in batch.iter().filter(|record| missed.contains(&record.offset)) {
                 let Some(delivery) = self.delivery_for(connection, batch.partition, &record) else { continue };
                 let Some(follower) = self.followers.get(&connection) else { return Ok(()) };
                 match follower.mailbox.push_delivery(delivery) {

@@ -499,13 +499,14 @@ impl Fanout {
             }
         }
         open.round.start(starts);
-        if !open.round.try_pass(&self.positions) {
-            self.starting.push(Arc::clone(&open.round));
-        }
+        // Before the round may pass: what is held can be older than its start.
         for Held { connection, partition, offset, delivery } in open.held {
             if open.round.judge(partition, offset) == Verdict::Deliver {
                 self.push(connection, partition, offset, delivery);
             }
+        }
+        if !open.round.try_pass(&self.positions) {
+            self.starting.push(Arc::clone(&open.round));
         }
         for (connection, packet_id) in open.waiting {
             if let Some(follower) = self.followers.get(&connection) {
