@@ -116,6 +116,9 @@ struct Node {
     session: Session,
     long_is_out: bool,
     short_is_out: bool,
+    /// The long link was sent out while the short one was: it comes back soon, and meanwhile nothing more goes over
+    /// the short one, so that all partitions meet on the long one again.
+    merging: bool,
     /// The link that is down and has something to do.
     needed: Option<Lane>,
 }
@@ -327,6 +330,7 @@ impl KafkaTail {
                 session: Session::default(),
                 long_is_out: false,
                 short_is_out: false,
+                merging: false,
                 needed: None,
             };
             self.nodes.insert(id, node);
@@ -336,8 +340,8 @@ impl KafkaTail {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let lane = match (node.long_is_out, node.short_is_out) {
             (false, _) => Lane::Long,
-            (true, false) => Lane::Short,
-            (true, true) => return,
+            (true, false) if !node.merging => Lane::Short,
+            (true, _) => return,
         };
         let link = match lane {
             Lane::Long => &mut node.long,
@@ -354,10 +358,13 @@ impl KafkaTail {
         let partitions: Vec<Partition> = wanted.keys().copied().collect();
         let wanted = wanted.into_iter().map(|(partition, want)| (partition, want.in_version(version))).collect();
         let (request, wait_ms) = match lane {
-            Lane::Long => (node.session.request(&self.asking, wanted), self.asking.wait_ms),
+            Lane::Long => {
+                node.merging = node.short_is_out;
+                let wait_ms = if node.merging { SHORT_WAIT_MS } else { self.asking.wait_ms };
+                (node.session.request(&self.asking, wanted).with_max_wait_ms(wait_ms.cast_signed()), wait_ms)
+            }
             Lane::Short => {
-                let asking = Asking { wait_ms: SHORT_WAIT_MS, ..self.asking.clone() };
-                (sessionless(&asking, &wanted), SHORT_WAIT_MS)
+                (sessionless(&self.asking, &wanted).with_max_wait_ms(SHORT_WAIT_MS.cast_signed()), SHORT_WAIT_MS)
             }
         };
         let reply = ReplyTo::Actor { queue: self.queue.clone(), request: number };
