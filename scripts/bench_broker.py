@@ -131,7 +131,7 @@ def lost(report):
 
 def publishing(broker, publishers, rate, seconds, window=None):
     extra = ["--window", window] if window else []
-    report = broker.loadsim("pub", "--publishers", publishers, "--rate", rate, "--duration", seconds, "--payload",
+    report = broker.loadsim("pub", "--publishers", publishers, "--rate", rate, "--duration-s", seconds, "--payload-bytes",
                             PAYLOAD_BYTES, "--connect-rate", 2000, *extra)
     return {
         "connections": publishers,
@@ -145,7 +145,7 @@ def publishing(broker, publishers, rate, seconds, window=None):
 
 def idle(broker, connections):
     before = memory_kib(broker.process.pid)
-    report = broker.loadsim("conn", "--connections", connections, "--connect-rate", 2000, "--duration", 10)
+    report = broker.loadsim("conn", "--connections", connections, "--connect-rate", 2000, "--duration-s", 10)
     # The report reads memory while the connections are held.
     held = report["process"]
     ready = report["connections"]["ready"]
@@ -158,8 +158,8 @@ def memory_kib(pid):
 
 
 def end_to_end(broker, rate, seconds):
-    report = broker.loadsim("bench", "--publishers", 50, "--subscribers", 50, "--rate", rate, "--duration", seconds,
-                            "--payload", PAYLOAD_BYTES)
+    report = broker.loadsim("bench", "--publishers", 50, "--subscribers", 50, "--rate", rate, "--duration-s", seconds,
+                            "--payload-bytes", PAYLOAD_BYTES)
     return {"rate": rate, "ack": report["latency_us"]["ack"], "e2e": report["latency_us"]["end_to_end"],
             "broker_us": report["process"].get("cpu_us_per_message"), "lost": lost(report)}
 
