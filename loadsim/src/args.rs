@@ -99,6 +99,10 @@ pub struct LoadArgs {
     /// Messages per second of all publishers together, or `max`: as many as --window allows, each intended when sent
     #[arg(long, default_value = "1000", value_parser = pace)]
     rate: Pace,
+    /// Messages are intended at multiples of this time: at 5000 per second and 1000 us, five at a time. Shorter ticks
+    /// spread the load more evenly and cost loadsim more CPU
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    tick_us: u32,
     /// QoS of the messages, 0 or 1
     #[arg(long, default_value = "1", value_parser = qos)]
     qos: QoS,
@@ -249,6 +253,7 @@ impl LoadArgs {
             qos: self.qos,
             payload_bytes: self.payload_bytes,
             pace: self.rate,
+            tick_ns: u64::from(self.tick_us) * 1000,
             window: self.window.unwrap_or(window),
             messages: self.count,
         }
@@ -279,6 +284,7 @@ impl CommonArgs {
                 qos: QoS::AtMostOnce,
                 payload_bytes: 0,
                 pace: Pace::Closed,
+                tick_ns: 1,
                 window: 1,
                 messages: None,
             },

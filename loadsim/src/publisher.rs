@@ -21,6 +21,8 @@ pub struct Plan {
     pub publishers: u32,
     /// Messages of the run; `u64::MAX` where only the time ends it.
     pub messages: u64,
+    /// Before it no message is intended.
+    pub start_ns: u64,
     /// From it on no message is intended.
     pub end_ns: u64,
     /// `None`: closed loop, the next message is intended as soon as the window has room.
@@ -32,7 +34,7 @@ impl Plan {
     fn due(&self, publisher: u32, now_ns: u64) -> u64 {
         let due = match self.intended_before(now_ns.saturating_add(1)) {
             Some(intended) => intended,
-            None if now_ns < self.end_ns => self.messages,
+            None if (self.start_ns..self.end_ns).contains(&now_ns) => self.messages,
             None => 0,
         };
         share_of(due, publisher.into(), self.publishers.into())
@@ -196,8 +198,8 @@ mod tests {
     const LINE: Line = Line { version: ProtocolVersion::V311, frame_bytes_max: usize::MAX };
 
     fn plan(rate: Option<&str>, messages: u64) -> Plan {
-        let schedule = rate.map(|rate| Schedule::new(1_000, rate.parse().unwrap()));
-        Plan { run: 1, publishers: 2, messages, end_ns: u64::MAX, schedule }
+        let schedule = rate.map(|rate| Schedule::new(1_000, rate.parse().unwrap(), 1));
+        Plan { run: 1, publishers: 2, messages, start_ns: 0, end_ns: u64::MAX, schedule }
     }
 
     fn publisher(qos: QoS, window: u16) -> Publisher {

@@ -43,8 +43,10 @@ pub struct Setup {
     publishers: u32,
     subscribers: u32,
     idle: u32,
-    qos: u8,
-    subscriber_qos: u8,
+    /// Of the publishers, if there are any.
+    qos: Option<u8>,
+    /// Of the subscribers, if there are any.
+    subscriber_qos: Option<u8>,
     payload_bytes: usize,
     /// `None`: as fast as the windows allow.
     rate: Option<f64>,
@@ -84,8 +86,9 @@ struct WholeRun {
 #[derive(Debug, Serialize)]
 struct Latencies {
     connect: Percentiles,
-    #[serde(skip_serializing_if = "is_empty")]
-    send_lag: Percentiles,
+    /// In a closed loop a message is intended when it is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send_lag: Option<Percentiles>,
     #[serde(skip_serializing_if = "is_empty")]
     ack: Percentiles,
     #[serde(skip_serializing_if = "is_empty")]
@@ -126,8 +129,8 @@ impl Setup {
             publishers: publishing.publishers,
             subscribers: subscribing.subscribers,
             idle: spec.idle,
-            qos: publishing.qos.as_u8(),
-            subscriber_qos: subscribing.qos.as_u8(),
+            qos: (publishing.publishers > 0).then(|| publishing.qos.as_u8()),
+            subscriber_qos: (subscribing.subscribers > 0).then(|| subscribing.qos.as_u8()),
             payload_bytes: publishing.payload_bytes,
             rate: match publishing.pace {
                 Pace::Open(rate) => Some(rate.per_second()),
@@ -160,7 +163,8 @@ impl Report {
         let (measured, total) = (tally.measured, tally.total);
         let has_publishers = setup.publishers > 0;
         let has_messages = has_publishers || setup.subscribers > 0;
-        let is_guaranteed = setup.qos.min(setup.subscriber_qos) > 0;
+        // A subscriber alone does not know how the messages were published: it takes gaps for loss.
+        let is_guaranteed = setup.qos.is_none_or(|qos| qos > 0) && setup.subscriber_qos.is_none_or(|qos| qos > 0);
         let is_lossless = !is_guaranteed || run.proof.lost == 0;
         let messages = if has_publishers { measured.sent } else { measured.delivered };
         Self {
@@ -188,7 +192,7 @@ impl Report {
             }),
             latency_us: Latencies {
                 connect: tally.connect.percentiles(),
-                send_lag: tally.send_lag.percentiles(),
+                send_lag: setup.rate.filter(|_| has_publishers).map(|_| tally.send_lag.percentiles()),
                 ack: tally.ack.percentiles(),
                 end_to_end: tally.end_to_end.percentiles(),
             },
@@ -242,7 +246,7 @@ impl Messages {
             }
             writeln!(f, "sent         {sent:>12}  {:>12.1}/s", self.sent_per_s)?;
         }
-        if setup.publishers > 0 && setup.qos > 0 {
+        if setup.qos.is_some_and(|qos| qos > 0) {
             writeln!(f, "acked        {acked:>12}  {:>12.1}/s", self.acked_per_s)?;
             if rejected > 0 {
                 writeln!(f, "rejected     {rejected:>12}")?;
@@ -277,12 +281,13 @@ impl Latencies {
         }
         writeln!(f)?;
         let rows = [
-            ("connect", &self.connect),
-            ("send lag", &self.send_lag),
-            ("ack", &self.ack),
-            ("end to end", &self.end_to_end),
+            ("connect", Some(&self.connect)),
+            ("send lag", self.send_lag.as_ref()),
+            ("ack", Some(&self.ack)),
+            ("end to end", Some(&self.end_to_end)),
         ];
-        for (name, percentiles) in rows.into_iter().filter(|(_, percentiles)| percentiles.count > 0) {
+        for (name, percentiles) in rows {
+            let Some(percentiles) = percentiles.filter(|percentiles| percentiles.count > 0) else { continue };
             write!(f, "  {name:<11}")?;
             let Percentiles { p50, p90, p99, p999, max, .. } = percentiles;
             for micros in [p50, p90, p99, p999, max] {

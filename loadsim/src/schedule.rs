@@ -30,32 +30,39 @@ impl FromStr for Rate {
     }
 }
 
-/// Event `n` is due `n / rate` after the start.
+/// Event `n` is due `n / rate` after the start, or at the next tick after that.
+///
+/// Ticks make small bursts part of the plan. Otherwise they would come of waking up as late as is affordable, and the
+/// lateness of this program would be measured as the broker's.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     start_ns: u64,
     rate: Rate,
+    tick_ns: u64,
 }
 
 const NANOS_PER_1000_S: u128 = 1_000_000_000_000;
 
 impl Schedule {
-    /// Starts at `start_ns`.
-    pub fn new(start_ns: u64, rate: Rate) -> Self {
-        Self { start_ns, rate }
+    /// Starts at `start_ns`, with a tick every `tick_ns`; 1 for none.
+    pub fn new(start_ns: u64, rate: Rate, tick_ns: u64) -> Self {
+        Self { start_ns, rate, tick_ns: tick_ns.max(1) }
     }
 
     /// When event `n`, counted from 0, is due.
     pub fn due_ns(&self, n: u64) -> u64 {
         let offset_ns = u128::from(n) * NANOS_PER_1000_S / u128::from(self.rate.per_1000_s);
-        self.start_ns.saturating_add(u64::try_from(offset_ns).unwrap_or(u64::MAX))
+        let offset_ns = u64::try_from(offset_ns).unwrap_or(u64::MAX);
+        let at_tick_ns = offset_ns.checked_next_multiple_of(self.tick_ns).unwrap_or(u64::MAX);
+        self.start_ns.saturating_add(at_tick_ns)
     }
 
     /// Events that are due at `now_ns` or before.
     pub fn due_count(&self, now_ns: u64) -> u64 {
         let Some(elapsed_ns) = now_ns.checked_sub(self.start_ns) else { return 0 };
-        let ticks = (u128::from(elapsed_ns) + 1) * u128::from(self.rate.per_1000_s) - 1;
-        u64::try_from(ticks / NANOS_PER_1000_S + 1).unwrap_or(u64::MAX)
+        let at_tick_ns = elapsed_ns - elapsed_ns % self.tick_ns;
+        let scaled = (u128::from(at_tick_ns) + 1) * u128::from(self.rate.per_1000_s) - 1;
+        u64::try_from(scaled / NANOS_PER_1000_S + 1).unwrap_or(u64::MAX)
     }
 }
 
@@ -114,7 +121,7 @@ mod tests {
     #[test]
     fn an_event_is_counted_from_the_nanosecond_in_which_it_is_due() {
         for text in ["0.001", "0.5", "3", "7", "999.999", "5000", "123456.789"] {
-            let schedule = Schedule::new(1_000, rate(text));
+            let schedule = Schedule::new(1_000, rate(text), 1);
             assert_eq!(schedule.due_count(999), 0, "{text}");
             for n in [0, 1, 2, 3, 10, 1_001, 99_999] {
                 let due_ns = schedule.due_ns(n);
@@ -125,8 +132,19 @@ mod tests {
     }
 
     #[test]
+    fn ticks_gather_what_is_due_between_them_and_put_nothing_off_further() {
+        let schedule = Schedule::new(7, rate("3000"), 1_000_000);
+        let due: Vec<_> = (0..7).map(|n| schedule.due_ns(n) - 7).collect();
+        assert_eq!(due, [0, 1_000_000, 1_000_000, 1_000_000, 2_000_000, 2_000_000, 2_000_000]);
+        assert_eq!(schedule.due_count(1_000_006), 1);
+        assert_eq!(schedule.due_count(1_000_007), 4);
+        let slow = Schedule::new(0, rate("0.001"), 1_000_000);
+        assert_eq!((slow.due_ns(1), slow.due_count(999_999_999_999)), (1_000_000_000_000, 1));
+    }
+
+    #[test]
     fn rounding_does_not_add_up() {
-        assert_eq!(Schedule::new(0, rate("3")).due_ns(3 * 86_400), 86_400_000_000_000);
+        assert_eq!(Schedule::new(0, rate("3"), 1).due_ns(3 * 86_400), 86_400_000_000_000);
     }
 
     #[test]

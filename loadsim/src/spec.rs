@@ -79,6 +79,8 @@ pub struct Publishing {
     pub payload_bytes: usize,
     /// When they publish.
     pub pace: Pace,
+    /// Messages are intended at its multiples.
+    pub tick_ns: u64,
     /// The most unacknowledged messages of a publisher; the broker's receive maximum may be lower.
     pub window: u16,
     /// Messages of all publishers, where not the time ends the run.
@@ -135,12 +137,12 @@ impl Spec {
     pub fn plan(&self, start_ns: u64) -> Plan {
         let publishing = &self.publishing;
         let schedule = match publishing.pace {
-            Pace::Open(rate) => Some(Schedule::new(start_ns, rate)),
+            Pace::Open(rate) => Some(Schedule::new(start_ns, rate, publishing.tick_ns)),
             Pace::Closed => None,
         };
         let messages = publishing.messages.unwrap_or(u64::MAX);
         let end_ns = self.timing.window(start_ns).end;
-        Plan { run: self.run, publishers: publishing.publishers, messages, end_ns, schedule }
+        Plan { run: self.run, publishers: publishing.publishers, messages, start_ns, end_ns, schedule }
     }
 
     /// Where connection `index` comes from.
@@ -233,6 +235,7 @@ mod tests {
                 qos: QoS::AtLeastOnce,
                 payload_bytes: 64,
                 pace: Pace::Closed,
+                tick_ns: 1,
                 window: 1,
                 messages: None,
             },

@@ -23,9 +23,8 @@ use crate::sys::Timer;
 use crate::tally::{Outcome, Tally};
 use crate::verify::{Owed, Owing, Verifier};
 
-/// Publishers are looked at no more often than this, however high the rate: the due messages of this time are written
-/// together. Below one message per tick nothing is delayed.
-const TICK_NS: u64 = 200_000;
+/// Connections are opened at multiples of this time.
+const CONNECT_TICK_NS: u64 = 1_000_000;
 
 /// A worker looks this often at what the others do.
 const LOOK_NS: u64 = 20_000_000;
@@ -113,7 +112,7 @@ impl Worker {
         let payload = (0..spec.publishing.payload_bytes).map(|at| b'a' + u8::try_from(at % 26).unwrap_or(0)).collect();
         Ok(Self {
             index,
-            connect_schedule: Schedule::new(connect_start_ns, target.connect_rate),
+            connect_schedule: Schedule::new(connect_start_ns, target.connect_rate, CONNECT_TICK_NS),
             connect_turns: Turns::new(own, total),
             publish_turns: Turns::new(publisher_ids, spec.publishing.publishers.into()),
             publishers,
@@ -188,7 +187,7 @@ impl Worker {
             self.next_look_ns = now_ns + LOOK_NS;
         }
         if now_ns >= self.next_tick_ns {
-            self.next_tick_ns = self.publish_due(now_ns).max(now_ns + TICK_NS);
+            self.next_tick_ns = self.publish_due(now_ns);
         }
         connect_ns.min(deadline_ns).min(self.next_look_ns).min(self.next_tick_ns)
     }
@@ -221,7 +220,14 @@ impl Worker {
     /// Publishes what is due; returns when the next message is.
     fn publish_due(&mut self, now_ns: u64) -> u64 {
         let Some(plan) = self.plan else { return now_ns + LOOK_NS };
-        let Some(schedule) = plan.schedule else { return u64::MAX };
+        let Some(schedule) = plan.schedule else {
+            // From here on acknowledgements, or sockets that can take more, make them go on.
+            for at in 0..self.publishers.len() {
+                let Some(&at) = self.publishers.get(at) else { break };
+                self.enqueue(at);
+            }
+            return u64::MAX;
+        };
         while let Some((event, at)) = self.publish_turns.peek() {
             let due_ns = schedule.due_ns(event);
             if event >= plan.messages || due_ns >= plan.end_ns {
@@ -299,11 +305,6 @@ impl Worker {
         self.tally.window = self.spec.timing.window(start_ns);
         self.plan = Some(plan);
         self.next_tick_ns = start_ns;
-        if plan.schedule.is_none() {
-            for at in self.publishers.clone() {
-                self.enqueue(at);
-            }
-        }
     }
 
     fn is_finished(&self, at: usize, plan: &Plan, now_ns: u64) -> bool {
