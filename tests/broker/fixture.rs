@@ -23,7 +23,7 @@ const NODE_LIMIT: Duration = Duration::from_secs(60);
 macro_rules! on_both_journals {
     ($($test:ident),+ $(,)?) => {
         mod on_memory {
-            $(#[test] fn $test() { crate::fixture::on_memory(stringify!($test), super::$test); })+
+            $(#[test] fn $test() { crate::fixture::on_memory(concat!(module_path!(), "::", stringify!($test)), super::$test); })+
         }
         on_kafka! { $($test),+ }
     };
@@ -33,7 +33,7 @@ macro_rules! on_both_journals {
 macro_rules! on_kafka {
     ($($test:ident),+ $(,)?) => {
         mod on_kafka {
-            $(#[test] fn $test() { crate::fixture::on_kafka(stringify!($test), super::$test); })+
+            $(#[test] fn $test() { crate::fixture::on_kafka(concat!(module_path!(), "::", stringify!($test)), super::$test); })+
         }
     };
 }

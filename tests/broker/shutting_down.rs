@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use millrace::mqtt::ReasonCode;
 use millrace::mqtt::packet::{Packet, QoS};
@@ -138,7 +139,7 @@ fn what_was_acknowledged_before_the_end_is_in_the_log(place: &Place) {
                 })
             })
             .collect();
-        while acked.load(Ordering::SeqCst) < 300 {
+        while acked.load(Ordering::SeqCst) < 300 && !publishers.iter().any(ScopedJoinHandle::is_finished) {
             std::thread::yield_now();
         }
         node.drain();
