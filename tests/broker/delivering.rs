@@ -44,7 +44,9 @@ fn no_more_is_in_flight_than_the_client_takes(place: &Place) {
     let third = narrow.expect_unacknowledged();
     assert_eq!(third.text(), "2");
     narrow.expect_nothing_before_pingresp();
-    [second, third].iter().for_each(|message| narrow.acknowledge(message));
+    for message in [second, third] {
+        narrow.acknowledge(&message);
+    }
     narrow.expect_text("a", "3");
     narrow.expect_text("a", "4");
 }
@@ -125,7 +127,9 @@ fn a_failed_puback_still_settles_its_message(place: &Place) {
     let mut one = RawClient::connected_with(&node, &asked);
     one.subscribe("a", QoS::AtLeastOnce);
     let mut publisher = RawClient::connected(&node, V5, "publisher");
-    ["1", "2"].iter().for_each(|text| publisher.publish("a", text));
+    for text in ["1", "2"] {
+        publisher.publish("a", text);
+    }
     let first = one.expect_unacknowledged();
     let mut refused = ack(first.delivery.packet_id().unwrap());
     refused.reason = ReasonCode::UnspecifiedError;

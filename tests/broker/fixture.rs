@@ -16,14 +16,14 @@ use tokio::task::JoinHandle;
 /// Where a Kafka for tests is.
 const KAFKA_VARIABLE: &str = "MILLRACE_TEST_KAFKA";
 /// A node that has not started or ended by then never will.
-const NODE_LIMIT: Duration = Duration::from_secs(60);
+const NODE_LIMIT: Duration = Duration::from_mins(1);
 
 /// Makes two tests of each function: on memory and on Kafka. A function that is not listed is an unused one, so none is
 /// forgotten.
 macro_rules! on_both_journals {
     ($($test:ident),+ $(,)?) => {
         mod on_memory {
-            $(#[test] fn $test() { crate::fixture::on_memory(stringify!($test), super::$test); })+
+            $(#[test] fn $test() { crate::fixture::on_memory(concat!(module_path!(), "::", stringify!($test)), super::$test); })+
         }
         on_kafka! { $($test),+ }
     };
@@ -33,7 +33,7 @@ macro_rules! on_both_journals {
 macro_rules! on_kafka {
     ($($test:ident),+ $(,)?) => {
         mod on_kafka {
-            $(#[test] fn $test() { crate::fixture::on_kafka(stringify!($test), super::$test); })+
+            $(#[test] fn $test() { crate::fixture::on_kafka(concat!(module_path!(), "::", stringify!($test)), super::$test); })+
         }
     };
 }
@@ -144,7 +144,7 @@ pub(crate) struct TestNode {
     /// Where metrics and health are.
     pub(crate) ops: SocketAddr,
     shutdown: Shutdown,
-    served: Option<JoinHandle<()>>,
+    run: Option<JoinHandle<()>>,
     runtime: Option<Runtime>,
 }
 
@@ -161,11 +161,11 @@ impl TestNode {
         let server = match started {
             Ok(Ok(server)) => server,
             Ok(Err(error)) => panic!("the node does not start: {error}"),
-            Err(_) => panic!("the node does not start within {NODE_LIMIT:?}"),
+            Err(elapsed) => panic!("the node does not start within {NODE_LIMIT:?}: {elapsed}"),
         };
         let (mqtt, ops) = (server.mqtt[0], server.ops);
-        let served = runtime.spawn(server.run());
-        Self { mqtt, ops, shutdown, served: Some(served), runtime: Some(runtime) }
+        let run = runtime.spawn(server.run());
+        Self { mqtt, ops, shutdown, run: Some(run), runtime: Some(runtime) }
     }
 
     /// Begins the drain, as SIGTERM does.
@@ -179,8 +179,8 @@ impl TestNode {
     }
 
     fn end(&mut self) {
-        let (Some(runtime), Some(served)) = (self.runtime.take(), self.served.take()) else { return };
-        let ended = runtime.block_on(async { tokio::time::timeout(NODE_LIMIT, served).await });
+        let (Some(runtime), Some(run)) = (self.runtime.take(), self.run.take()) else { return };
+        let ended = runtime.block_on(async { tokio::time::timeout(NODE_LIMIT, run).await });
         runtime.shutdown_timeout(NODE_LIMIT);
         if !std::thread::panicking() {
             ended.unwrap().unwrap();

@@ -30,14 +30,20 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> (u16, String) {
     (status, body)
 }
 
+/// The value of a series, named as in `/metrics`.
+#[track_caller]
+pub(crate) fn value_of(ops: SocketAddr, series: &str) -> f64 {
+    let (status, body) = get(ops, "/metrics");
+    assert_eq!(status, 200);
+    let value = body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series} is missing in\n{body}"))
+}
+
 impl TestNode {
     /// The value of a series, named as in `/metrics`.
     #[track_caller]
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let (status, body) = get(self.ops, "/metrics");
-        assert_eq!(status, 200);
-        let value = body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series} is missing in\n{body}"))
+        value_of(self.ops, series)
     }
 
     /// Waits until a series has this value.

@@ -8,10 +8,12 @@
 //! message topics of one partition, so the log's order is one order.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "any packet but the one that should come is a failure")]
 
 #[macro_use]
 mod fixture;
 mod packets;
+mod process;
 mod programs;
 mod raw;
 mod the_log;
@@ -21,6 +23,7 @@ mod connecting_v5;
 mod delivering;
 mod foreign_programs;
 mod http;
+mod idle_connections;
 mod keeping_alive;
 mod mapping;
 mod properties;

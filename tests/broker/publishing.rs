@@ -111,7 +111,9 @@ fn pubacks_come_in_the_order_of_the_publishes(place: &Place) {
             let ids: Vec<u16> = (1..=50).map(|n| round * 50 + n).collect();
             let bytes: Vec<u8> = ids.iter().flat_map(|id| publisher.wire(&numbered(*id))).collect();
             publisher.send_bytes(&bytes);
-            ids.iter().for_each(|id| publisher.expect_puback(*id));
+            for id in ids {
+                publisher.expect_puback(id);
+            }
         }
     }
 }

@@ -186,7 +186,8 @@ fn a_record_in_a_wrong_partition_reaches_exact_subscribers_once_it_is_known(plac
     let kafka_topic = place.default_topic();
     let home = partition_of(b"exact", PARTITIONS);
     let [watched, unwatched] = [1, 2].map(|distance| (home + distance) % PARTITIONS);
-    let neighbour = (0..).map(|n| format!("n/{n}")).find(|topic| partition_of(topic.as_bytes(), PARTITIONS) == watched);
+    let neighbour =
+        (0..1_000).map(|n| format!("n/{n}")).find(|topic| partition_of(topic.as_bytes(), PARTITIONS) == watched);
     let mut exact = RawClient::subscribed(&node, V5, "exact", QoS::AtLeastOnce);
     let mut other = RawClient::subscribed(&node, V5, &neighbour.unwrap(), QoS::AtLeastOnce);
     assert!(node.metric("millrace_foreign_partitioner_total") < 1.0);

@@ -1,8 +1,7 @@
 //! The drain: unready → clients are sent away → appends are waited for → the end.
 
-use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use millrace::mqtt::ReasonCode;
 use millrace::mqtt::packet::{Packet, QoS};
@@ -10,7 +9,7 @@ use millrace::mqtt::packet::{Packet, QoS};
 use crate::fixture::{Place, TestNode};
 use crate::http::get;
 use crate::packets::{ALL_VERSIONS, V5, V311, connect, publish_1, will};
-use crate::programs::Program;
+use crate::process::Process;
 use crate::raw::RawClient;
 
 on_both_journals![
@@ -22,34 +21,6 @@ on_both_journals![
     what_was_acknowledged_before_the_end_is_in_the_log,
     a_connection_that_has_not_sent_connect_does_not_hold_up_the_end,
 ];
-
-/// `millrace dev` as a process of its own.
-struct Process {
-    program: Program,
-    mqtt: SocketAddr,
-    ops: SocketAddr,
-}
-
-impl Process {
-    fn start(place: &Place, settings: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-        command.arg("dev");
-        let given = settings.iter().map(|&(key, value)| (key, value.to_owned()));
-        for (key, value) in place.settings().into_iter().chain(given) {
-            command.args(["--set", &format!("{key}={value}")]);
-        }
-        let mut program = Program::start(&mut command);
-        let welcome = program.line();
-        let mut addresses = welcome.split([' ', ',', '/']).filter_map(|word| word.parse::<SocketAddr>().ok());
-        let (mqtt, ops) = (addresses.next().unwrap(), addresses.next().unwrap());
-        Self { program, mqtt, ops }
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.program.id().to_string()]).status();
-        assert!(status.unwrap().success());
-    }
-}
 
 fn sigterm_sends_clients_away_and_exits_with_0(place: &Place) {
     for signal in ["TERM", "INT"] {
@@ -119,7 +90,9 @@ fn own_shutdown_fires_no_wills(place: &Place) {
         RawClient::connected_with(&node, &asked)
     });
     node.drain();
-    clients.iter_mut().for_each(|client| client.expect_end(ReasonCode::ServerShuttingDown));
+    for client in &mut clients {
+        client.expect_end(ReasonCode::ServerShuttingDown);
+    }
     node.ended();
     RawClient::connected(&observer, V311, "publisher").publish("marker", "m");
     subscriber.expect_text("marker", "m");
@@ -138,7 +111,7 @@ fn what_was_acknowledged_before_the_end_is_in_the_log(place: &Place) {
                 })
             })
             .collect();
-        while acked.load(Ordering::SeqCst) < 300 {
+        while acked.load(Ordering::SeqCst) < 300 && !publishers.iter().any(ScopedJoinHandle::is_finished) {
             std::thread::yield_now();
         }
         node.drain();

@@ -52,7 +52,9 @@ fn matching<'t>(node: &TestNode, version: ProtocolVersion, filter: &str, topics:
     let mut subscriber = RawClient::subscribed(node, version, filter, QoS::AtLeastOnce);
     subscriber.subscribe("the/end", QoS::AtLeastOnce);
     let mut publisher = RawClient::connected(node, version, "publisher");
-    topics.iter().for_each(|topic| publisher.publish(topic, "x"));
+    for topic in topics {
+        publisher.publish(topic, "x");
+    }
     publisher.publish("the/end", "marker");
     let got = until_marker(&mut subscriber);
     topics.iter().copied().filter(|topic| got.iter().any(|message| message.topic == *topic)).collect()
@@ -380,7 +382,9 @@ fn a_subscription_spans_all_partitions(place: &Place) {
     let mut subscriber = RawClient::subscribed(&node, V311, "t/#", QoS::AtLeastOnce);
     let mut publisher = RawClient::connected(&node, V311, "publisher");
     let mut topics: Vec<String> = (0..60).map(|n| format!("t/{n}")).collect();
-    topics.iter().for_each(|topic| publisher.publish(topic, "x"));
+    for topic in &topics {
+        publisher.publish(topic, "x");
+    }
     let mut got: Vec<String> = topics.iter().map(|_| subscriber.expect_message().topic).collect();
     got.sort_unstable();
     topics.sort_unstable();
