@@ -1,5 +1,7 @@
 //! The program as an operator types it: configuration and kafka topics.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};

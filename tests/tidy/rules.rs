@@ -42,6 +42,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("slab", &["*"]),
     ("smallvec", &["*"]),
     ("thiserror", &["*"]),
+    ("pin_project_lite", &["ops::tasks"]),
     ("prost", &["message", "ledger"]),
     ("rand", &["3+"]),
     ("tokio", &["3+"]),
