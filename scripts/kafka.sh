@@ -309,6 +309,8 @@ launch_node() {
     -cp "$libs/*" kafka.Kafka "$dir/node-$1/server.properties" \
     </dev/null >>"$dir/node-$1.log" 2>&1 &
   echo $! >"$dir/node-$1.pid"
+  # Until java has taken the shell's place, the process does not bear the mark by which it is known.
+  until node_pid "$1" >/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
 }
 
 logging() {
