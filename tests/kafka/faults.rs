@@ -97,7 +97,7 @@ fn check(fixture: &Fixture, appended: u64, log: &BTreeMap<Partition, Vec<(Offset
 async fn load(fixture: Arc<Fixture>, seconds: u64, fault: impl Future<Output = ()>) -> Ended {
     let mut tail = follow_all(&fixture.journal, Isolation::ReadUncommitted, PARTITIONS);
     let writer = Arc::clone(&fixture);
-    let writing = tokio::spawn(async move {
+    let writing = millrace::ops::tasks::spawn("load", async move {
         let begun = clock::now();
         let mut sequence = 0_u64;
         while begun.elapsed() < Duration::from_secs(seconds) {
@@ -117,7 +117,7 @@ async fn load(fixture: Arc<Fixture>, seconds: u64, fault: impl Future<Output = (
         eprintln!("the last outcomes came {:?} after the load ended", asked.elapsed());
         sequence
     });
-    let seen = tokio::spawn(async move {
+    let seen = millrace::ops::tasks::spawn("load", async move {
         let mut seen: BTreeMap<Partition, Vec<(Offset, u64)>> = BTreeMap::new();
         let (mut longest, mut last) = (Duration::ZERO, clock::now());
         // A tail with nothing to say for that long has read everything.
@@ -234,7 +234,7 @@ async fn a_zombie_that_still_tries_is_fenced_with_its_first_answer() {
         sleep(Duration::from_secs(9)).await;
         kafka(&bootstrap, &["resume", "1"]);
         let producer = zombie.journal.producer_id().unwrap();
-        let fenced = keeper.journal.fence(producer, &all, form, Duration::from_secs(60)).await;
+        let fenced = keeper.journal.fence(producer, &all, form, Duration::from_mins(1)).await;
         assert!(fenced.iter().all(Result::is_ok), "{fenced:?}");
         let ends: Vec<Offset> =
             keeper.journal.ends(&all).await.unwrap().into_iter().map(|ends| ends.high_watermark).collect();

@@ -13,7 +13,7 @@ use millrace::journal::{
 use millrace::message::RecordRef;
 use tokio::time::timeout;
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Kafka's address; says so when there is none.
 pub fn bootstrap(test: &str) -> Option<Vec<String>> {

@@ -462,3 +462,6 @@ impl Buf for Chunks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

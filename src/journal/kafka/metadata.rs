@@ -260,3 +260,6 @@ pub async fn ask(connection: &Connection, names: &[TopicName]) -> Result<Metadat
 pub fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
+
+#[cfg(test)]
+mod tests;

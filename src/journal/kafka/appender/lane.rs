@@ -319,3 +319,6 @@ impl Outgoing {
         (!batch.is_empty()).then_some(Unsealed { batch, born: self.born, budget_bytes })
     }
 }
+
+#[cfg(test)]
+mod tests;

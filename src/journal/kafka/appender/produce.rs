@@ -115,3 +115,6 @@ impl Writer {
         Frame { correlation, chunks }
     }
 }
+
+#[cfg(test)]
+mod tests;

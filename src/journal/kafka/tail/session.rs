@@ -172,3 +172,6 @@ impl Wanted {
         if version >= 12 { self } else { Self { last_epoch: -1, ..self } }
     }
 }
+
+#[cfg(test)]
+mod tests;
