@@ -59,9 +59,9 @@ bench: ## benchmarks of the pure parts: codec, routing
 	cargo bench $(LOCKED) --workspace $(ARGS)
 
 .PHONY: bench-journal
-bench-journal: ## what a record costs between us and a real Kafka
+bench-journal: ## what a record costs between us and a real Kafka; ARGS="--quick", "--only a,c --nodes 1"
 	$(NEED) cargo java mvn
-	scripts/with-kafka.sh cargo bench $(LOCKED) --bench journal $(ARGS)
+	cargo bench $(LOCKED) --bench journal -- --kafka --write docs/benchmarks/journal.md $(ARGS)
 
 .PHONY: bench-broker
 bench-broker: ## latency, throughput and memory of a whole node, beside Kafka's tools and mosquitto
