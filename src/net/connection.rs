@@ -420,6 +420,10 @@ impl Connection {
                 self.node.fanout.room(self.id);
             }
             let Some(delivery) = delivery else { return false };
+            if delivery.message.expires_at_ms().is_some() {
+                // It may be younger than this loop's look at the clock, and would get more time than it had.
+                wall_ms = None;
+            }
             let wall_ms = *wall_ms.get_or_insert_with(clock::wall_ms);
             self.handle(now, Input::Deliver { delivery, wall_ms }, scratch);
         }
