@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use millrace::clock;
 use millrace::mqtt::ReasonCode;
-use millrace::mqtt::packet::{PublishProperties, QoS};
+use millrace::mqtt::packet::{Delivery, Publish, PublishProperties, QoS};
 use millrace::mqtt::properties::UserProperties;
 
 use crate::fixture::Place;
-use crate::packets::{V5, V311, publish};
+use crate::packets::{V5, V311, packet_id, publish};
 use crate::raw::RawClient;
 use crate::the_log::{ForeignRecord, record};
 
@@ -21,6 +21,7 @@ on_both_journals![
     correlation_data_may_hold_any_byte,
     payload_format_0_and_1_arrive,
     a_message_expiry_is_counted_down,
+    a_message_expiry_never_grows,
     an_expired_message_is_not_delivered,
     properties_lie_in_the_record_as_headers,
     a_broken_response_topic_ends_the_connection,
@@ -143,6 +144,32 @@ fn a_message_expiry_is_counted_down(place: &Place) {
     place.write(&place.default_topic(), &[expiring("soon", clock::wall_ms() + 100_000)]);
     let left_s = subscriber.expect_text("a", "soon").expiry_s.unwrap();
     assert!((1..=100).contains(&left_s), "{left_s}");
+}
+
+/// [MQTT-3.3.2-6]: also of messages that arrive while others are being sent.
+fn a_message_expiry_never_grows(place: &Place) {
+    const ROUNDS: u16 = 100;
+    const WINDOW: u16 = 50;
+    let node = place.start();
+    let mut subscriber = RawClient::subscribed(&node, V5, "a", QoS::AtLeastOnce);
+    let mut publisher = RawClient::connected(&node, V5, "publisher");
+    let mut message = publish("a", b"x");
+    message.properties.message_expiry_s = Some(600);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for _ in 0..ROUNDS {
+                for id in 1..=WINDOW {
+                    let delivery = Delivery::AtLeastOnce(packet_id(id));
+                    publisher.send_publish(&Publish { delivery, ..message.clone() });
+                }
+                (1..=WINDOW).for_each(|id| publisher.expect_puback(id));
+            }
+        });
+        for _ in 0..ROUNDS * WINDOW {
+            let left_s = subscriber.expect_message().expiry_s.unwrap();
+            assert!(left_s <= 600, "{left_s}");
+        }
+    });
 }
 
 /// [MQTT-3.3.2-5]
