@@ -7,8 +7,7 @@ use std::time::Duration;
 use millrace::clock;
 use millrace::journal::kafka::{KafkaJournal, KafkaOptions};
 use millrace::journal::{
-    AckGroup, AckSink, Isolation, Journal, NotTaken, Offset, Outcome, Partition, Tail, TailEvent, Ticket, TopicIndex,
-    TopicSpec,
+    AckGroup, AckSink, Isolation, Journal, Offset, Outcome, Partition, Tail, TailEvent, Ticket, TopicIndex, TopicSpec,
 };
 use millrace::message::RecordRef;
 use tokio::time::timeout;
@@ -76,7 +75,6 @@ impl Acks {
 /// A kafka topic with a journal on it.
 pub struct Fixture {
     pub name: String,
-    pub bootstrap: Vec<String>,
     pub journal: KafkaJournal,
     pub acks: Arc<Acks>,
 }
@@ -105,24 +103,14 @@ impl Fixture {
 
     pub async fn on(options: KafkaOptions, name: String) -> Self {
         let acks = Arc::new(Acks::default());
-        let bootstrap = options.bootstrap.clone();
         let journal = KafkaJournal::open(options, vec![name.clone()], Arc::clone(&acks) as _).await.unwrap();
-        Self { name, bootstrap, journal, acks }
+        Self { name, journal, acks }
     }
 
     pub fn append(&self, number: u32, sequence: u64, key: &str, value: &[u8]) {
         let record =
             RecordRef { key: Some(key.as_bytes()), value: Some(value), headers: &[], timestamp_ms: clock::wall_ms() };
         self.journal.append(ticket(sequence), partition(number), &record).unwrap();
-    }
-
-    /// Appends unless the journal is closed.
-    pub fn append_if_open(&self, number: u32, sequence: u64, key: &str, value: &[u8]) {
-        let record = RecordRef { key: Some(key.as_bytes()), value: Some(value), headers: &[], timestamp_ms: 0 };
-        match self.journal.append(ticket(sequence), partition(number), &record) {
-            Ok(()) | Err(NotTaken::Closed) => {}
-            Err(other) => panic!("{other}"),
-        }
     }
 
     /// Appends and waits; the offset.
@@ -173,11 +161,7 @@ pub fn follow_all(journal: &KafkaJournal, isolation: Isolation, partitions: u32)
 
 /// Runs one of Kafka's own tools.
 pub fn tool(arguments: &[&str]) {
-    script("scripts/kafka-tool.sh", arguments);
-}
-
-pub fn script(name: &str, arguments: &[&str]) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka-tool.sh");
     let output = tokio::task::block_in_place(|| std::process::Command::new(path).args(arguments).output().unwrap());
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

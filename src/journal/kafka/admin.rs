@@ -14,7 +14,6 @@ use super::connection::Connection;
 use super::metadata::{Cluster, Metadata};
 use super::options::KafkaOptions;
 use super::pool::Pool;
-use super::stats::JournalStats;
 use super::tail::{self, Asking, Packed, Wanted};
 use super::wire::{self, Call, code};
 use crate::journal::{Ends, Isolation, JournalError, Offset, Partition, ReadAnswer, TopicIndex};
@@ -66,13 +65,8 @@ pub struct Admin {
 
 impl Admin {
     /// Without connections.
-    pub fn new(
-        options: &Arc<KafkaOptions>,
-        metadata: &Metadata,
-        names: Vec<TopicName>,
-        stats: &Arc<JournalStats>,
-    ) -> Self {
-        let pool = || Pool::new(Arc::clone(options), metadata.clone(), Arc::clone(stats));
+    pub fn new(options: &Arc<KafkaOptions>, metadata: &Metadata, names: Vec<TopicName>) -> Self {
+        let pool = || Pool::new(Arc::clone(options), metadata.clone());
         let (control, reading) = (pool(), pool());
         Self { options: Arc::clone(options), metadata: metadata.clone(), names, control, reading }
     }

@@ -284,8 +284,14 @@ impl Connection {
         let pause = Duration::from_millis(u64::try_from(throttle_ms).unwrap_or(0)).min(THROTTLE_MAX);
         if !pause.is_zero() {
             let until = clock::now() + pause;
-            let mut muted = lock(&self.shared.muted_until);
-            *muted = Some(muted.map_or(until, |before| before.max(until)));
+            {
+                let mut muted = lock(&self.shared.muted_until);
+                *muted = Some(muted.map_or(until, |before| before.max(until)));
+            }
+            // Kafka does not read on meanwhile: what it has yet to answer takes longer, too.
+            for request in lock(&self.shared.expected).iter_mut() {
+                request.deadline = request.deadline.map(|deadline| deadline + pause);
+            }
         }
     }
 }
@@ -308,7 +314,6 @@ async fn run(shared: Arc<Shared>, stream: Box<dyn Stream>, mut requests: mpsc::R
     tracing::debug!(why, "a connection to Kafka ended");
     requests.close();
     let expected = std::mem::take(&mut *lock(&shared.expected));
-    shared.pulse.owe(false);
     for request in expected {
         request.reply.deliver(Err(Lost { maybe_sent: request.deadline.is_some() })).await;
     }
@@ -343,7 +348,7 @@ async fn write_loop(
         for request in lock(&shared.expected).iter_mut().filter(|request| request.deadline.is_none()) {
             request.deadline = Some(now + request.allowance);
         }
-        shared.pulse.owe(true);
+        shared.pulse.owe();
         shared.expecting.notify_one();
         if writer.write_all_buf(&mut chunks).await.is_err() {
             return "writing failed";

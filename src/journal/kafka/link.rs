@@ -84,7 +84,7 @@ impl Link {
                 self.state = State::Down { retry_at: Some(now + PAUSE_MAX), failures };
                 return None;
             };
-            self.pulse.owe(true);
+            self.pulse.owe();
             self.state = State::Opening { failures };
             let (id, endpoint, options) = (self.id, endpoint.clone(), Arc::clone(options));
             let (queue, pulse) = (queue.clone(), Arc::clone(&self.pulse));
@@ -106,7 +106,6 @@ impl Link {
             Ok(connection) => State::Up(connection),
             Err(error) => {
                 tracing::warn!(%error, "cannot connect to Kafka");
-                self.pulse.owe(true);
                 let pause = PAUSE_MIN.saturating_mul(1 << failures.min(8)).min(PAUSE_MAX);
                 State::Down { retry_at: Some(now + pause), failures: failures.saturating_add(1) }
             }
@@ -125,7 +124,6 @@ impl Link {
         if let State::Up(connection) = &self.state
             && connection.is_closed()
         {
-            self.pulse.owe(true);
             self.state = State::Down { retry_at: Some(now), failures: 0 };
         }
     }
@@ -135,7 +133,16 @@ impl Link {
         if let State::Up(_) = self.state {
             self.state = State::Down { retry_at: None, failures: 0 };
         }
-        self.pulse.owe(false);
+    }
+
+    /// Nobody needs it for the moment: its silence means nothing.
+    pub fn rest(&self) {
+        self.pulse.forgive();
+    }
+
+    /// Whether it is awaited.
+    pub fn is_owed(&self) -> bool {
+        self.pulse.is_owed()
     }
 
     /// Whether there is a connection.

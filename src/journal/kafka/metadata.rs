@@ -203,7 +203,7 @@ impl Asker {
                 }
                 Err(error) => {
                     tracing::warn!(error, "a Kafka node did not tell about the cluster");
-                    self.pulse.owe(true);
+                    self.pulse.owe();
                     self.connection = None;
                     failed += 1;
                     if failed % self.candidates().len().max(1) == 0 {

@@ -68,7 +68,7 @@ impl KafkaJournal {
         let names: Vec<TopicName> = topics.iter().map(|name| topic_name(name)).collect();
         let stats = Arc::new(JournalStats::new(&topics));
         let metadata = Metadata::start(Arc::clone(&options), names.clone(), stats.pulse());
-        let admin = Arc::new(Admin::new(&options, &metadata, names.clone(), &stats));
+        let admin = Arc::new(Admin::new(&options, &metadata, names.clone()));
         first_cluster(&options, &metadata, &topics).await?;
         let mut journal = Self { metadata, stats, admin, appender: None, producer_id: None };
         if !topics.is_empty() {

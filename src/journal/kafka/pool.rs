@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::connection::Connection;
 use super::metadata::Metadata;
 use super::options::KafkaOptions;
-use super::stats::JournalStats;
+use super::stats::Pulse;
 
 /// Holds a node's connection, if there is one, and lets one caller at a time open it.
 type Place = Arc<tokio::sync::Mutex<Option<Connection>>>;
@@ -15,14 +15,13 @@ type Place = Arc<tokio::sync::Mutex<Option<Connection>>>;
 pub struct Pool {
     options: Arc<KafkaOptions>,
     metadata: Metadata,
-    stats: Arc<JournalStats>,
     places: Mutex<BTreeMap<i32, Place>>,
 }
 
 impl Pool {
     /// Without connections.
-    pub fn new(options: Arc<KafkaOptions>, metadata: Metadata, stats: Arc<JournalStats>) -> Self {
-        Self { options, metadata, stats, places: Mutex::default() }
+    pub fn new(options: Arc<KafkaOptions>, metadata: Metadata) -> Self {
+        Self { options, metadata, places: Mutex::default() }
     }
 
     /// A connection to this node.
@@ -42,7 +41,7 @@ impl Pool {
         }
         let endpoint = self.metadata.cluster().nodes.get(&node).cloned();
         let endpoint = endpoint.ok_or_else(|| format!("Kafka node {node} is not known"))?;
-        let opened = Connection::open(&endpoint, &self.options, self.stats.pulse()).await;
+        let opened = Connection::open(&endpoint, &self.options, Pulse::unwatched()).await;
         let connection = opened.map_err(|error| error.to_string())?;
         *place = Some(connection.clone());
         Ok(connection)

@@ -1,6 +1,6 @@
 //! Numbers about the Kafka journal, plain atomics: `ops` exports them.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -139,11 +139,7 @@ impl JournalStats {
 
     /// A new connection's heartbeat, counted in [`JournalStats::silent_for`] as long as it is held.
     pub(super) fn pulse(&self) -> Arc<Pulse> {
-        let pulse = Arc::new(Pulse {
-            started: self.started,
-            heard_at_ms: AtomicI64::new(self.millis(clock::now())),
-            owed: AtomicBool::new(false),
-        });
+        let pulse = Arc::new(Pulse::new(self.started));
         let mut pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
         pulses.retain(|pulse| pulse.strong_count() > 0);
         pulses.push(Arc::downgrade(&pulse));
@@ -161,34 +157,51 @@ impl JournalStats {
 #[derive(Debug)]
 pub struct Pulse {
     started: Instant,
-    heard_at_ms: AtomicI64,
-    /// An answer, or a connection, is awaited.
-    owed: AtomicBool,
+    /// Since when something is awaited without a sign of life, in milliseconds; negative while nothing is.
+    owed_since_ms: AtomicI64,
 }
 
+/// Nothing is awaited.
+const NOT_OWED: i64 = -1;
+
 impl Pulse {
-    /// The node answered; `more` says whether it owes more.
-    pub fn heard(&self, now: Instant, more: bool) {
-        let at = now.saturating_duration_since(self.started).as_millis();
-        self.heard_at_ms.store(i64::try_from(at).unwrap_or(i64::MAX), Ordering::Relaxed);
-        self.owed.store(more, Ordering::Relaxed);
+    fn new(started: Instant) -> Self {
+        Self { started, owed_since_ms: AtomicI64::new(NOT_OWED) }
     }
 
-    /// From now on something is awaited; the silence counts from the first moment it is.
-    pub fn owe(&self, owed: bool) {
-        if owed && !self.owed.swap(true, Ordering::Relaxed) {
-            let at = clock::now().saturating_duration_since(self.started).as_millis();
-            self.heard_at_ms.store(i64::try_from(at).unwrap_or(i64::MAX), Ordering::Relaxed);
-        } else if !owed {
-            self.owed.store(false, Ordering::Relaxed);
+    /// For a connection whose silence is noticed by those who ask on it.
+    pub fn unwatched() -> Arc<Self> {
+        Arc::new(Self::new(clock::now()))
+    }
+
+    fn millis(&self, at: Instant) -> i64 {
+        i64::try_from(at.saturating_duration_since(self.started).as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// The node answered; `more` says whether it owes more.
+    pub fn heard(&self, now: Instant, more: bool) {
+        self.owed_since_ms.store(if more { self.millis(now) } else { NOT_OWED }, Ordering::Relaxed);
+    }
+
+    /// From now on, if not already, an answer or a connection is awaited.
+    pub fn owe(&self) {
+        if !self.is_owed() {
+            self.owed_since_ms.store(self.millis(clock::now()), Ordering::Relaxed);
         }
+    }
+
+    /// What was awaited is not needed any more.
+    pub fn forgive(&self) {
+        self.owed_since_ms.store(NOT_OWED, Ordering::Relaxed);
+    }
+
+    /// Whether anything is awaited.
+    pub fn is_owed(&self) -> bool {
+        self.owed_since_ms.load(Ordering::Relaxed) >= 0
     }
 
     fn silent_for(&self, now: Instant) -> Option<Duration> {
-        if !self.owed.load(Ordering::Relaxed) {
-            return None;
-        }
-        let at = u64::try_from(self.heard_at_ms.load(Ordering::Relaxed)).unwrap_or(0);
-        Some(now.saturating_duration_since(self.started).saturating_sub(Duration::from_millis(at)))
+        let since = u64::try_from(self.owed_since_ms.load(Ordering::Relaxed)).ok()?;
+        Some(now.saturating_duration_since(self.started).saturating_sub(Duration::from_millis(since)))
     }
 }

@@ -313,6 +313,9 @@ impl KafkaTail {
         for (node, wanted) in wanted {
             self.ask(node, &cluster, wanted, now);
         }
+        for node in self.nodes.values().filter(|node| !node.short_is_out && node.needed != Some(Lane::Short)) {
+            node.short.rest();
+        }
     }
 
     /// Gives up links to nodes that lead nothing that is followed.

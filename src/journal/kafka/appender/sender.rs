@@ -165,6 +165,16 @@ impl Sender {
         let ids: Vec<i32> = self.nodes.keys().copied().collect();
         for id in ids {
             while self.send_if_due(id, now) {}
+            self.rest_if_idle(id);
+        }
+    }
+
+    /// A node that is down and leads nothing that waits may be as silent as it likes.
+    fn rest_if_idle(&self, id: i32) {
+        let Some(node) = self.nodes.get(&id) else { return };
+        let is_waited_for = || self.active.iter().any(|lane| self.leader_of(*lane) == Some(id));
+        if node.in_flight == 0 && node.link.is_owed() && !is_waited_for() {
+            node.link.rest();
         }
     }
 

@@ -73,7 +73,8 @@ impl Sender {
 
     fn on_verdict(&mut self, index: usize, verdict: Verdict, now: Instant) {
         let Some(lane) = self.lanes.get_mut(index) else { return };
-        if let Verdict::Retry { .. } = verdict {
+        // What certainly failed before the append has nothing to do with who leads.
+        if let Verdict::Retry { maybe_appended: true } = verdict {
             self.metadata.refresh();
         }
         let fenced = verdict == Verdict::Fenced;
