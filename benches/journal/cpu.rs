@@ -7,20 +7,21 @@ use millrace::clock;
 
 /// `/proc/PID/stat` counts in these; the same on every Linux.
 const TICKS_PER_SECOND: u32 = 100;
-/// Fields of `/proc/PID/stat` after the command's closing bracket.
+/// Fields of `/proc/PID/stat` after the command's closing bracket: user time, system time, and both of children.
 const UTIME: usize = 11;
+const STIME: usize = 12;
 const CHILDREN_UTIME: usize = 13;
 
 /// User and system time of a process so far, to 10 ms.
 pub fn of_process(pid: u32) -> Duration {
-    ticks(&format!("/proc/{pid}/stat"), UTIME)
+    ticks(&format!("/proc/{pid}/stat"), UTIME, 2)
 }
 
-fn ticks(path: &str, first_field: usize) -> Duration {
+fn ticks(path: &str, first_field: usize, fields_count: usize) -> Duration {
     let stat = fs::read_to_string(path).unwrap_or_default();
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let two = fields.split_whitespace().skip(first_field).take(2);
-    let ticks: u32 = two.filter_map(|ticks| ticks.parse::<u32>().ok()).sum();
+    let fields = fields.split_whitespace().skip(first_field).take(fields_count);
+    let ticks: u32 = fields.filter_map(|ticks| ticks.parse::<u32>().ok()).sum();
     Duration::from_secs(ticks.into()) / TICKS_PER_SECOND
 }
 
@@ -42,12 +43,22 @@ pub fn load_average() -> String {
     line.split_whitespace().next().unwrap_or("unknown").to_owned()
 }
 
+/// Processor time of everything on the machine so far.
+fn of_machine() -> Duration {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    // user nice system idle iowait irq softirq; what follows is not ours or counted twice.
+    let busy = fields.take(7).enumerate().filter(|(index, _)| !matches!(index, 3 | 4));
+    let ticks: u64 = busy.filter_map(|(_, ticks)| ticks.parse::<u64>().ok()).sum();
+    Duration::from_secs(ticks) / TICKS_PER_SECOND
+}
+
 /// Time and processor time since it was started.
 pub struct Meter {
     started: Instant,
     kafka_pids: Vec<u32>,
     fine: bool,
-    before: (Duration, Duration, Duration),
+    before: Spent,
 }
 
 /// What was spent.
@@ -55,12 +66,24 @@ pub struct Meter {
 pub struct Spent {
     /// On the clock.
     pub wall: Duration,
-    /// By this process.
+    /// By this process, ...
     pub own: Duration,
+    /// ... of which in the kernel, that is with sockets and memory.
+    pub own_kernel: Duration,
     /// By all Kafka nodes.
     pub kafka: Duration,
     /// By programs that this process started and that have ended.
     pub children: Duration,
+    /// By everything on the machine.
+    pub machine: Duration,
+}
+
+impl Spent {
+    /// Cores that programs had which are no part of the measurement.
+    pub fn cores_of_others(&self) -> f64 {
+        let ours = self.own + self.kafka + self.children;
+        self.machine.saturating_sub(ours).as_secs_f64() / self.wall.as_secs_f64()
+    }
 }
 
 impl Meter {
@@ -76,25 +99,33 @@ impl Meter {
 
     fn new(kafka_pids: &[u32], fine: bool) -> Self {
         let kafka_pids = kafka_pids.to_vec();
-        let mut meter = Self { started: clock::now(), kafka_pids, fine, before: Default::default() };
+        let mut meter = Self { started: clock::now(), kafka_pids, fine, before: Spent::default() };
         meter.before = meter.counts();
         meter
     }
 
-    fn counts(&self) -> (Duration, Duration, Duration) {
+    fn counts(&self) -> Spent {
         let of = if self.fine { of_threads } else { of_process };
-        let kafka = self.kafka_pids.iter().map(|pid| of(*pid)).sum();
-        (of(std::process::id()), kafka, ticks("/proc/self/stat", CHILDREN_UTIME))
+        Spent {
+            wall: self.started.elapsed(),
+            own: of(std::process::id()),
+            own_kernel: ticks("/proc/self/stat", STIME, 1),
+            kafka: self.kafka_pids.iter().map(|pid| of(*pid)).sum(),
+            children: ticks("/proc/self/stat", CHILDREN_UTIME, 2),
+            machine: of_machine(),
+        }
     }
 
     /// Since the start.
     pub fn read(&self) -> Spent {
-        let (own, kafka, children) = self.counts();
+        let (now, before) = (self.counts(), self.before);
         Spent {
-            wall: self.started.elapsed(),
-            own: own.saturating_sub(self.before.0),
-            kafka: kafka.saturating_sub(self.before.1),
-            children: children.saturating_sub(self.before.2),
+            wall: now.wall.saturating_sub(before.wall),
+            own: now.own.saturating_sub(before.own),
+            own_kernel: now.own_kernel.saturating_sub(before.own_kernel),
+            kafka: now.kafka.saturating_sub(before.kafka),
+            children: now.children.saturating_sub(before.children),
+            machine: now.machine.saturating_sub(before.machine),
         }
     }
 }

@@ -139,7 +139,7 @@ pub async fn run(cluster: &Cluster, scope: Scope) -> Result<Section> {
         "% of a core: client",
         "Kafka",
     ]);
-    let one_by_one = scope.pick(2_000, 300);
+    let one_by_one = scope.pick(5_000, 300);
     tool_row(&mut table, "Kafka's e2e-latency, one record at a time", &bench.e2e(one_by_one)?);
     bench.row(&mut table, "one record at a time", Pace::OneByOne, one_by_one).await?;
     bench.row(&mut table, "idle: 20 records a second", Pace::PerSecond(20), scope.pick(400, 60)).await?;

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 use self::cluster::{Cluster, Result};
+use self::cpu::Meter;
 use self::report::Section;
 
 #[derive(Parser)]
@@ -112,16 +113,21 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Measures one part; the section begins with the load that the machine had anyway.
+/// Measures one part; the section begins with what else the machine had to do.
 async fn measure(part: Part, cluster: &Cluster, scope: Scope) -> Result<Section> {
     let before = cpu::load_average();
+    let meter = Meter::start(&cluster.pids);
     let mut section = match part {
         Part::A => latency::run(cluster, scope).await?,
         Part::B => throughput::run(cluster, scope).await?,
         Part::C => unwanted::run(cluster, scope).await?,
         Part::D => churn::run(cluster, scope).await?,
     };
-    let conditions = format!("*Kafka {}; load average of the machine before: {before}.*\n\n", cluster.version);
+    let conditions = format!(
+        "*Kafka {}. Load average of the machine before: {before}; other programs had {:.2} cores meanwhile.*\n\n",
+        cluster.version,
+        meter.read().cores_of_others(),
+    );
     section.body.insert_str(0, &conditions);
     Ok(section)
 }

@@ -41,7 +41,8 @@ impl Table {
 /// A number with as many digits as it deserves.
 pub fn figure(number: f64) -> String {
     match number.abs() {
-        size if size >= 10_000.0 => format!("{:.0} k", number / 1_000.0),
+        size if size >= 1e6 => format!("{:.2} M", number / 1e6),
+        size if size >= 1e4 => format!("{:.0} k", number / 1_000.0),
         size if size >= 100.0 => format!("{number:.0}"),
         size if size >= 10.0 => format!("{number:.1}"),
         size if size >= 0.1 => format!("{number:.2}"),

@@ -37,6 +37,7 @@ pub async fn run(cluster: &Cluster, scope: Scope) -> Result<Section> {
         "records",
         "records/s",
         "client µs/record",
+        "of that, kernel",
         "bytes/record read",
         "records/answer",
     ]);
@@ -102,7 +103,7 @@ async fn catch_up(cluster: &Cluster, scope: Scope, look: Look, compression: Comp
     cluster.create(&topic, PARTITIONS, &[]).await?;
     let count = scope.pick(1_000_000, 100_000);
     fill(cluster, &topic, look, compression, count).await?;
-    let (mut micros, mut rates) = (Vec::new(), Vec::new());
+    let (mut micros, mut kernel, mut rates) = (Vec::new(), Vec::new(), Vec::new());
     let mut read = Counts { bytes: 0, requests: 0 };
     for _ in 0..3 {
         let journal = cluster.open(cluster.options(), &topic, Arc::new(Counted::default())).await?;
@@ -111,18 +112,20 @@ async fn catch_up(cluster: &Cluster, scope: Scope, look: Look, compression: Comp
         skip_records(&mut tail, count).await?;
         let spent = meter.read();
         micros.push(micros_each(spent.own, count));
+        kernel.push(micros_each(spent.own_kernel, count));
         rates.push(to_f64(count) / spent.wall.as_secs_f64());
         read = counts(&journal);
     }
     let micros = median(micros);
-    Ok((micros, cells(count, median(rates), micros, &read)))
+    Ok((micros, cells(count, median(rates), (micros, median(kernel)), &read)))
 }
 
-fn cells(count: u64, rate: f64, micros: f64, read: &Counts) -> Vec<String> {
+fn cells(count: u64, rate: f64, (micros, kernel): (f64, f64), read: &Counts) -> Vec<String> {
     vec![
         figure(to_f64(count)),
         figure(rate),
         figure(micros),
+        figure(kernel),
         figure(to_f64(read.bytes) / to_f64(count)),
         figure(to_f64(count) / to_f64(read.requests)),
     ]
@@ -160,13 +163,14 @@ async fn live(cluster: &Cluster, scope: Scope, rate: u64) -> Result<Vec<String>>
     }
     tokio::task::block_in_place(|| tool.wait())?;
     skipped?;
-    Ok(cells(count, to_f64(rate), micros_each(spent.own, count), &counts(&journal)))
+    let micros = (micros_each(spent.own, count), micros_each(spent.own_kernel, count));
+    Ok(cells(count, to_f64(rate), micros, &counts(&journal)))
 }
 
 /// Kafka alone, then with a tail that gets nothing.
 async fn idle(cluster: &Cluster, scope: Scope) -> Result<String> {
     cluster.create("bench.idle", IDLE_PARTITIONS, &[]).await?;
-    let time = Duration::from_secs(scope.pick(30, 3));
+    let time = Duration::from_secs(scope.pick(20, 3));
     let mut table = Table::new(&["% of a core", "client", "all Kafka nodes", "fetch requests/s"]);
     let mut row = |name: &str, own: f64, kafka: f64, requests: f64| {
         table.row(&[name.to_owned(), figure(own), figure(kafka), figure(requests)]);
