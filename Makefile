@@ -44,6 +44,12 @@ test-kafka: tools ## only the tests in tests/kafka*.rs; KAFKA_VERSION=3.9.2 for 
 	$(NEED) cargo java mvn
 	$(FIND_TOOLS) && scripts/with-kafka.sh cargo test $(LOCKED) --test 'kafka*' $(ARGS)
 
+.PHONY: test-faults
+test-faults: tools ## faults of a real Kafka under load, the long ones too; TABLE=docs/benchmarks/journal-faults.md keeps the results
+	$(NEED) cargo java mvn
+	$(FIND_TOOLS) && MILLRACE_TEST_FAULTS=1 MILLRACE_FAULTS_TABLE=$(and $(TABLE),$(abspath $(TABLE))) \
+		cargo test $(LOCKED) --test faults -- --include-ignored --nocapture --test-threads 1 $(ARGS)
+
 .PHONY: kafka
 kafka: ## start a real Kafka at 127.0.0.1:9092 and leave it running; KAFKA_NODES=3 for three nodes
 	$(NEED) java mvn

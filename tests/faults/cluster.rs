@@ -1,31 +1,40 @@
-//! A real Kafka for one run, started and stopped by `scripts/kafka.sh`; it ends with its value, also after a panic.
+//! A real Kafka for one run, started and stopped by `scripts/kafka.sh`. It ends with its value, and with this process
+//! however that ends.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
 /// One Kafka at a time: a fault should come from the fault.
 static ALONE: Mutex<()> = Mutex::new(());
+/// Waits for the end of its input, which comes with the end of the test.
+const KEEPER: &str = r#"trap "" INT TERM HUP; cat >/dev/null; "$0" stop --clean && rm -rf "$1""#;
+
+/// The default of the scripts.
+const VERSION: &str = "4.3.0";
 
 /// What kind of Kafka.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    pub version: &'static str,
+    /// The one of `KAFKA_VERSION`, else of the scripts, where it does not matter.
+    pub version: Option<&'static str>,
     pub nodes: u32,
     /// The port that Kafka tells clients to come to; its own by default. Only for one node.
     pub advertised_port: Option<u16>,
 }
 
-pub const ONE: Setup = Setup { version: "4.3.0", nodes: 1, advertised_port: None };
+pub const ONE: Setup = Setup { version: None, nodes: 1, advertised_port: None };
 pub const THREE: Setup = Setup { nodes: 3, ..ONE };
 
 pub struct Cluster {
     pub setup: Setup,
+    pub version: String,
     /// `host:port` of each node, as it listens.
     pub bootstrap: Vec<String>,
     folder: TempDir,
+    keeper: Child,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -43,7 +52,13 @@ impl Cluster {
     pub fn start(setup: Setup) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
-        let mut cluster = Self { setup, bootstrap: Vec::new(), folder, _alone: alone };
+        let chosen = std::env::var("KAFKA_VERSION").ok().filter(|version| !version.is_empty());
+        let version = setup.version.map(str::to_owned).or(chosen).unwrap_or_else(|| VERSION.to_owned());
+        let mut keeper = Command::new("bash");
+        keeper.args(["-c", KEEPER]).arg(script_path("kafka.sh")).arg(folder.path());
+        environment(&mut keeper, &setup, &version, folder.path());
+        let keeper = keeper.stdin(Stdio::piped()).spawn().unwrap();
+        let mut cluster = Self { setup, version, bootstrap: Vec::new(), folder, keeper, _alone: alone };
         cluster.start_again();
         cluster
     }
@@ -102,32 +117,37 @@ impl Cluster {
     }
 
     fn command(&self, script: &str) -> Command {
-        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(script));
-        let mut extra = String::new();
-        if let Some(port) = self.setup.advertised_port {
-            extra = format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}");
-        }
-        command
-            .env("KAFKA_DIR", self.folder.path().join("kafka"))
-            .env("KAFKA_PORT", "auto")
-            .env("KAFKA_VERSION", self.setup.version)
-            .env("KAFKA_NODES", self.setup.nodes.to_string())
-            .env("KAFKA_JVM", "-Xms192m -Xmx384m -XX:TieredStopAtLevel=1")
-            .env("KAFKA_TOOL_JVM", "-Xmx256m -XX:TieredStopAtLevel=1")
-            .env("KAFKA_WAIT", "120")
-            .env("KAFKA_EXTRA", extra);
+        let mut command = Command::new(script_path(script));
+        environment(&mut command, &self.setup, &self.version, self.folder.path());
         command
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let mut command = self.command("kafka.sh");
-        let stopped = command.args(["stop", "--clean"]).stdin(Stdio::null()).status();
+        // Waiting closes its input first.
+        let stopped = self.keeper.wait();
         if !stopped.is_ok_and(|status| status.success()) {
             eprintln!("a Kafka was not stopped; its folder is {}", self.folder.path().display());
         }
     }
+}
+
+fn script_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
+}
+
+fn environment(command: &mut Command, setup: &Setup, version: &str, folder: &Path) {
+    let advertised = setup.advertised_port.map(|port| format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port}"));
+    command
+        .env("KAFKA_DIR", folder.join("kafka"))
+        .env("KAFKA_PORT", "auto")
+        .env("KAFKA_VERSION", version)
+        .env("KAFKA_NODES", setup.nodes.to_string())
+        .env("KAFKA_JVM", "-Xms192m -Xmx384m -XX:TieredStopAtLevel=1")
+        .env("KAFKA_TOOL_JVM", "-Xmx256m -XX:TieredStopAtLevel=1")
+        .env("KAFKA_WAIT", "120")
+        .env("KAFKA_EXTRA", advertised.unwrap_or_default());
 }
 
 /// What it printed; it must succeed.

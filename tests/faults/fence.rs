@@ -53,7 +53,7 @@ fn fence_all(version: &'static str) {
         return;
     }
     let proxy = Proxy::start();
-    let cluster = Cluster::start(Setup { version, advertised_port: Some(proxy.port), ..ONE });
+    let cluster = Cluster::start(Setup { version: Some(version), advertised_port: Some(proxy.port), ..ONE });
     proxy.lead_to(&cluster.bootstrap[0]);
     let mut place = Place { cluster, proxy, topic: String::new(), form: FenceForm::Marker };
     let mut wrong = Vec::new();

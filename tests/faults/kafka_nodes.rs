@@ -116,6 +116,29 @@ fn too_few_replicas_are_left_and_come_back() {
 }
 
 #[test]
+#[ignore = "starts three nodes, longer than the delivery time-out of 2 minutes"]
+fn too_few_replicas_are_left_for_longer_than_appends_wait() {
+    let all = Topic { configs: &[("min.insync.replicas", "3")], ..SAFE };
+    run("too few in-sync replicas for 140 s", THREE, all, async |stage| {
+        stage.cluster.kill(3);
+        sleep(Duration::from_secs(140)).await;
+        stage.cluster.restart(3);
+    });
+}
+
+#[test]
+#[ignore = "starts three nodes, longer than the delivery time-out of 2 minutes"]
+fn two_of_three_are_away_longer_than_appends_wait() {
+    run("two of three nodes killed, started 140 s later", THREE, SAFE, async |stage| {
+        stage.cluster.kill(1);
+        stage.cluster.kill(2);
+        sleep(Duration::from_secs(140)).await;
+        stage.cluster.restart(1);
+        stage.cluster.restart(2);
+    });
+}
+
+#[test]
 #[ignore = "starts three nodes"]
 fn two_of_three_are_killed_and_come_back() {
     run("two of three nodes killed, started 15 s later", THREE, SAFE, async |stage| {

@@ -31,6 +31,8 @@ pub struct Stage {
     pub cluster: Cluster,
     pub journal: Arc<KafkaJournal>,
     pub ledger: Arc<Ledger>,
+    /// How many there are now.
+    pub partitions: u32,
     /// When the present log began, if there was one before.
     pub life: Option<Instant>,
     /// Events that the tail must tell, by the beginnings of their names; others must not come.
@@ -42,6 +44,7 @@ pub struct Stage {
 /// How the kafka topic is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Topic {
+    pub partitions: u32,
     pub replication_factor: u16,
     pub configs: &'static [(&'static str, &'static str)],
 }
@@ -50,7 +53,7 @@ impl Topic {
     fn spec(&self, name: &str) -> TopicSpec {
         TopicSpec {
             name: name.to_owned(),
-            partitions: PARTITIONS,
+            partitions: self.partitions,
             replication_factor: Some(self.replication_factor),
             configs: self.configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         }
@@ -58,9 +61,9 @@ impl Topic {
 }
 
 /// One copy.
-pub const PLAIN: Topic = Topic { replication_factor: 1, configs: &[] };
+pub const PLAIN: Topic = Topic { partitions: PARTITIONS, replication_factor: 1, configs: &[] };
 /// Three copies, of which two must have a record.
-pub const SAFE: Topic = Topic { replication_factor: 3, configs: &[("min.insync.replicas", "2")] };
+pub const SAFE: Topic = Topic { replication_factor: 3, configs: &[("min.insync.replicas", "2")], ..PLAIN };
 
 /// The fault is caused on this thread, where blocking does no harm: load, tail and journal have threads of their own.
 pub fn runtime() -> Runtime {
@@ -85,7 +88,7 @@ pub fn run_on(fault: &str, cluster: Cluster, topic: Topic, cause: impl AsyncFnOn
         stage.wait_written(over, "after the fault").await;
         let recovery = over.elapsed();
         sleep(CALM).await;
-        let kafka = stage.cluster.setup.version.to_owned();
+        let kafka = stage.cluster.version.clone();
         let silence = stage.ledger.longest_silence();
         let findings = stage.end().await;
         let result = journal_columns(&findings, silence, recovery);
@@ -103,34 +106,34 @@ impl Stage {
         let journal = Arc::new(journal);
         let follower = Follower::start(Arc::clone(&journal) as _, PARTITIONS);
         let load = Load::start(Arc::clone(&journal) as _, Arc::clone(&ledger), PARTITIONS);
-        Self { cluster, journal, ledger, life: None, expected_events: &[], follower, load }
+        Self { cluster, journal, ledger, partitions: PARTITIONS, life: None, expected_events: &[], follower, load }
     }
 
     /// Waits until each partition has an append asked for after `since` and written.
     pub async fn wait_written(&self, since: Instant, when: &str) {
         wait(&format!("appends to be written {when}"), async || {
-            self.ledger.written_since(since).len() == PARTITIONS as usize
+            self.ledger.written_since(since).len() == self.partitions as usize
         })
         .await;
     }
 
     /// Ends the load, waits for every outcome and for the tail, and compares.
     async fn end(self) -> Findings {
-        let Self { cluster, journal, ledger, life, expected_events, follower, load } = self;
+        let Self { cluster, journal, ledger, partitions, life, expected_events, follower, load } = self;
         load.stop().await;
         wait("every append to have an outcome", async || ledger.open() == 0).await;
         wait("the tail to reach the end", async || {
-            let partitions: Vec<_> = (0..PARTITIONS).map(partition).collect();
-            let Ok(ends) = journal.ends(&partitions).await else { return false };
+            let all: Vec<_> = (0..partitions).map(partition).collect();
+            let Ok(ends) = journal.ends(&all).await else { return false };
             let ends: Vec<i64> = ends.iter().map(|ends| ends.last_stable.0).collect();
             follower.has_reached(&ends)
         })
         .await;
         let health = journal.health();
         let seen = follower.seen();
-        let log = read_log(&cluster.bootstrap, TOPIC, PARTITIONS, &ledger).await;
+        let log = read_log(&cluster.bootstrap, TOPIC, partitions, &ledger).await;
         let mut findings = compare(&ledger.entries(), &log, &seen, life);
-        if read_with_kcat(&cluster.bootstrap, TOPIC, PARTITIONS).is_some_and(|other| other != log) {
+        if read_with_kcat(&cluster.bootstrap, TOPIC, partitions).is_some_and(|other| other != log) {
             findings.wrong.push("kcat reads another log".to_owned());
         }
         if health.fenced || health.silent_for.is_none_or(|silent| silent > SILENT) || health.pending_bytes > 0 {
@@ -164,7 +167,7 @@ pub async fn create_named(options: &KafkaOptions, name: &str, topic: &Topic) {
         let Ok(reader) = KafkaJournal::open(options.clone(), topics, Arc::new(Ledger::default())).await else {
             return false;
         };
-        let reads = reader.read(partition(PARTITIONS - 1), Offset(0), 1, Isolation::ReadUncommitted).await;
+        let reads = reader.read(partition(topic.partitions - 1), Offset(0), 1, Isolation::ReadUncommitted).await;
         reads.is_ok()
     })
     .await;

@@ -20,10 +20,10 @@ impl Row {
         let head = format!("| {} | {} |", self.fault, self.kafka);
         let line = format!("{head} {} |", self.result);
         println!("{line}");
-        let Ok(path) = std::env::var(VARIABLE) else { return };
+        let Some(path) = std::env::var(VARIABLE).ok().filter(|path| !path.is_empty()) else { return };
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let mut lines: Vec<&str> = text.lines().collect();
-        let is_of_table = |line: &&str| line.starts_with("| ") && line.matches('|').count() == self.columns();
+        let is_of_table = |line: &&str| line.starts_with('|') && line.matches('|').count() == self.columns();
         if let Some(place) = lines.iter().position(|known| known.starts_with(&head)) {
             lines[place] = &line;
         } else if let Some(last) = lines.iter().rposition(is_of_table) {

@@ -73,6 +73,16 @@ fn a_topic_on_three_nodes_is_deleted_and_created_again() {
     });
 }
 
+#[test]
+#[ignore = "longer than the delivery time-out of 2 minutes"]
+fn a_topic_that_comes_back_with_fewer_partitions_refuses_what_was_for_the_others() {
+    run("topic deleted, created again with half of its partitions", ONE, PLAIN, async |stage| {
+        delete(stage).await;
+        stage.partitions = PARTITIONS / 2;
+        create_again(stage, Topic { partitions: stage.partitions, ..PLAIN }).await;
+    });
+}
+
 async fn delete(stage: &mut Stage) {
     stage.expected_events = &["Recreated"];
     stage.cluster.tool("topics", &["--delete", "--topic", TOPIC]);
