@@ -85,6 +85,7 @@ def mosquitto(folder):
     port = free_port()
     config = Path(folder) / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_connections -1\n"
+                      "set_tcp_nodelay true\n"
                       "max_queued_messages 0\nmax_inflight_messages 0\n")
     path = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
     return Broker("mosquitto", port, [path, "-c", config]) if path else None
