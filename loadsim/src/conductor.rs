@@ -188,7 +188,7 @@ impl Conductor {
         self.wait_until(|_, now_ns| now_ns >= window_ns).await;
         let (own_before, other_before) = (Process::Own.cpu_s(), self.other.and_then(Process::cpu_s));
         let is_interrupted = self.load(end_ns).await;
-        let ended_ns = self.clock.now_ns();
+        let ended_ns = self.shared.end_ns().unwrap_or_else(|| self.clock.now_ns());
         let (own_after, other_after) = (Process::Own.cpu_s(), self.other.and_then(Process::cpu_s));
         let (own_memory, other_memory) = (Process::Own.memory(), self.other.and_then(Process::memory));
         self.drain(ended_ns).await;
