@@ -187,11 +187,10 @@ impl Conductor {
         let Range { start: window_ns, end: end_ns } = self.spec.timing.window(start_ns);
         self.wait_until(|_, now_ns| now_ns >= window_ns).await;
         let (own_before, other_before) = (Process::Own.cpu_s(), self.other.and_then(Process::cpu_s));
-        self.load(end_ns).await;
-        let ended_ns = self.clock.now_ns();
+        let is_interrupted = self.load(end_ns).await;
+        let ended_ns = self.shared.end_ns().unwrap_or_else(|| self.clock.now_ns());
         let (own_after, other_after) = (Process::Own.cpu_s(), self.other.and_then(Process::cpu_s));
         let (own_memory, other_memory) = (Process::Own.memory(), self.other.and_then(Process::memory));
-        let was_interrupted = self.is_interrupted;
         self.drain(ended_ns).await;
 
         let outcome = self.stop()?;
@@ -207,13 +206,13 @@ impl Conductor {
             own_memory,
             other_cpu: Cpu { window_s: difference(other_before, other_after), total_s: other_after },
             other_memory,
-            is_interrupted: was_interrupted,
+            is_interrupted,
             outcome,
         })
     }
 
-    /// Until the time is over or all messages there are to be have come.
-    async fn load(&mut self, end_ns: u64) {
+    /// Until the time is over or all messages there are to be have come. True if it was ended by hand.
+    async fn load(&mut self, end_ns: u64) -> bool {
         let (publishing, subscribing) = (&self.spec.publishing, &self.spec.subscribing);
         let sends_count = publishing.messages.is_some();
         let receives_count = subscribing.messages.unwrap_or(u64::MAX);
@@ -225,15 +224,19 @@ impl Conductor {
                 || progress.failed >= connections
         })
         .await;
-        if self.is_interrupted {
-            self.shared.end(self.clock.now_ns());
+        let is_interrupted = self.is_interrupted;
+        // Interrupting once more cuts the drain short.
+        (self.interrupt, self.is_interrupted) = (interrupt(), false);
+        if is_interrupted {
+            let end_ns = self.clock.now_ns() + LEAD_NS;
+            self.shared.end(end_ns);
+            self.wait_until(|_, now_ns| now_ns >= end_ns).await;
         }
+        is_interrupted
     }
 
     /// Until everything has been answered and delivered, or for as long as is allowed.
     async fn drain(&mut self, ended_ns: u64) {
-        // Interrupting once more cuts it short.
-        (self.interrupt, self.is_interrupted) = (interrupt(), false);
         let deadline_ns = ended_ns.saturating_add(self.spec.timing.drain_ns);
         let look_ns = ended_ns + LEAD_NS;
         self.wait_until(|progress, now_ns| {

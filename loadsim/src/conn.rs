@@ -143,19 +143,20 @@ impl Conn {
 
     /// The socket had an event while TCP connected. True once it is connected.
     pub fn on_opening(&mut self, broker: SocketAddr) -> Result<bool, ConnError> {
-        let Link::Opening(stream) = std::mem::replace(&mut self.link, Link::Closed) else { return Ok(false) };
+        let Link::Opening(stream) = &self.link else { return Ok(false) };
         if let Ok(Some(error)) | Err(error) = stream.take_error() {
             return Err(ConnError::Connect { broker, error });
         }
-        if let Err(error) = stream.peer_addr() {
-            if error.kind() == io::ErrorKind::NotConnected {
-                self.link = Link::Opening(stream);
-                return Ok(false);
+        match stream.peer_addr() {
+            Ok(_) => {
+                if let Link::Opening(stream) = std::mem::replace(&mut self.link, Link::Closed) {
+                    self.link = Link::Open(stream);
+                }
+                Ok(true)
             }
-            return Err(ConnError::Connect { broker, error });
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(ConnError::Connect { broker, error }),
         }
-        self.link = Link::Open(stream);
-        Ok(true)
     }
 
     /// Lets go of the socket.

@@ -108,7 +108,8 @@ impl Worker {
         });
         let (publishers, publisher_ids) = ids.unzip();
         let is_judged = spec.publishing.publishers > 0;
-        let owing = if is_judged { Owing::Run(spec.run) } else { Owing::FromFirst };
+        // Without publishers, whatever comes is measured: when it was intended is for others to decide.
+        let (owing, window) = if is_judged { (Owing::Run(spec.run), 0..0) } else { (Owing::FromFirst, 0..u64::MAX) };
         let payload = (0..spec.publishing.payload_bytes).map(|at| b'a' + u8::try_from(at % 26).unwrap_or(0)).collect();
         Ok(Self {
             index,
@@ -124,7 +125,7 @@ impl Worker {
             buffer: vec![0; READ_BYTES],
             out: BytesMut::new(),
             payload,
-            tally: Tally::default(),
+            tally: Tally { window, ..Tally::default() },
             verifier: Verifier::new(owing),
             spec,
             receivers,
@@ -283,6 +284,7 @@ impl Worker {
         }
         if let (Some(plan), Some(end_ns)) = (&mut self.plan, self.shared.end_ns()) {
             plan.end_ns = plan.end_ns.min(end_ns);
+            self.tally.window.end = self.tally.window.end.min(end_ns);
         }
         let unfinished = match &self.plan {
             Some(plan) => self.publishers.iter().filter(|at| !self.is_finished(**at, plan, now_ns)).count(),
@@ -302,7 +304,9 @@ impl Worker {
 
     fn start(&mut self, start_ns: u64) {
         let plan = self.spec.plan(start_ns);
-        self.tally.window = self.spec.timing.window(start_ns);
+        if plan.publishers > 0 {
+            self.tally.window = self.spec.timing.window(start_ns);
+        }
         self.plan = Some(plan);
         self.next_tick_ns = start_ns;
     }
