@@ -3,13 +3,14 @@
 use millrace::mqtt::packet::{Packet, ProtocolVersion, QoS};
 
 use crate::fixture::{Place, TestNode};
-use crate::packets::{V5, V311, publish_1};
+use crate::packets::{V5, V311, ack, publish_1, subscribe};
 use crate::raw::RawClient;
 
 on_both_journals![
     a_subscriber_that_stops_reading_holds_up_nobody_and_gets_everything_later,
     several_lagging_subscribers_catch_up_side_by_side,
     a_lagging_subscriber_that_goes_away_is_forgotten,
+    a_lagging_subscribers_new_subscription_brings_nothing_older,
     a_socket_that_takes_nothing_is_closed_and_others_go_on,
 ];
 
@@ -101,6 +102,30 @@ fn a_lagging_subscriber_that_goes_away_is_forgotten(place: &Place) {
     node.wait_for_metric("millrace_subscriptions", 1.0);
     publish_numbers(&node, &["n/0"], 500);
     expect_numbers(&mut healthy, 1, 500);
+}
+
+/// What it missed is read again from the log, but only for the subscriptions that missed it.
+fn a_lagging_subscribers_new_subscription_brings_nothing_older(place: &Place) {
+    let node = place.start_with(&[("limits.queue_packets_max", "10")]);
+    let mut slow = RawClient::subscribed(&node, V5, "n/#", QoS::AtLeastOnce);
+    publish_numbers(&node, &["n/0"], 500);
+    node.wait_for_metric("millrace_lagging_subscribers", 1.0);
+    let mut publisher = RawClient::connected(&node, V5, "late");
+    publisher.publish("late", "before");
+    slow.send(&subscribe(77, "late", QoS::AtLeastOnce));
+    node.wait_for_metric("millrace_packets_sent_total{type=\"suback\"}", 2.0);
+    publisher.publish("late", "after");
+    let mut late = Vec::new();
+    while late.last().is_none_or(|text| text != "after") {
+        let frame = slow.expect();
+        if let Packet::Publish(message) = frame.packet() {
+            if message.topic == "late" {
+                late.push(String::from_utf8(message.payload.to_vec()).unwrap());
+            }
+            slow.send(&Packet::PubAck(ack(message.delivery.packet_id().unwrap())));
+        }
+    }
+    assert_eq!(late, ["after"]);
 }
 
 /// QoS 0 knows no window: what the socket does not take waits, is dropped, and in the end the connection is closed.

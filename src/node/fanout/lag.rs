@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::round::Verdict;
 use super::{Answer, Fanout, delivery_of};
 use crate::journal::{JournalError, Offset, Partition, ReadAnswer, StoredRecord, TopicIndex};
 use crate::mqtt::packet::QoS;
@@ -30,6 +31,9 @@ pub(super) struct Lag {
     /// A read is under way.
     reading: bool,
 }
+
+/// It is not known yet where the only matching subscription starts.
+struct NotStarted;
 
 /// The answer to a read.
 #[derive(Debug)]
@@ -118,7 +122,7 @@ impl Fanout {
         }
     }
 
-    /// `Err(offset)`: the mailbox had no room for the record there.
+    /// `Err(offset)`: the mailbox had no room for the record there, or it is not known yet whether it is to be delivered.
     fn push_missed(
         &mut self,
         connection: ConnectionId,
@@ -127,7 +131,11 @@ impl Fanout {
     ) -> Result<(), Offset> {
         for batch in &answer.batches {
             for record in batch.iter().filter(|record| missed.contains(&record.offset)) {
-                let Some(delivery) = self.delivery_for(connection, batch.partition, &record) else { continue };
+                let delivery = match self.delivery_for(connection, batch.partition, &record) {
+                    Ok(Some(delivery)) => delivery,
+                    Ok(None) => continue,
+                    Err(NotStarted) => return Err(record.offset),
+                };
                 let Some(follower) = self.followers.get(&connection) else { return Ok(()) };
                 match follower.mailbox.push_delivery(delivery) {
                     (Pushed::Taken, waker) => self.wakers.extend(waker),
@@ -139,27 +147,34 @@ impl Fanout {
         Ok(())
     }
 
-    /// What the subscriber gets of a record it missed; QoS 0 was dropped when it was missed.
+    /// What the subscriber gets of a record it missed; QoS 0 was dropped when it was missed, and a subscription that is
+    /// younger than the record missed nothing.
     fn delivery_for(
         &self,
         connection: ConnectionId,
         partition: Partition,
         record: &StoredRecord<'_>,
-    ) -> Option<Delivery> {
-        let follower = self.followers.get(&connection)?;
-        let topic = self.mapping.to_mqtt(MappedTopic(partition.topic.0), record.key?)?;
+    ) -> Result<Option<Delivery>, NotStarted> {
+        let Some(follower) = self.followers.get(&connection) else { return Ok(None) };
+        let to_mqtt = |key| self.mapping.to_mqtt(MappedTopic(partition.topic.0), key);
+        let Some(topic) = record.key.and_then(to_mqtt) else { return Ok(None) };
         let mut matching: Vec<Subscription> = Vec::new();
+        let mut held = false;
         self.trie.matches(&topic, |found, entry| {
             if found == connection {
-                matching.push(entry.subscription);
+                match entry.round.judge(partition, record.offset) {
+                    Verdict::Deliver => matching.push(entry.subscription),
+                    Verdict::Hold => held = true,
+                    Verdict::Skip => {}
+                }
             }
         });
         if matching.is_empty() {
-            return None;
+            return if held { Err(NotStarted) } else { Ok(None) };
         }
-        let message = self.decode(&topic, record)?;
+        let Some(message) = self.decode(&topic, record) else { return Ok(None) };
         let own = message.publisher() == Some(follower.client_id.as_str());
         let matching = matching.into_iter().filter(|subscription| !(subscription.options.no_local && own));
-        delivery_of(&message, matching).filter(|delivery| delivery.qos > QoS::AtMostOnce)
+        Ok(delivery_of(&message, matching).filter(|delivery| delivery.qos > QoS::AtMostOnce))
     }
 }

@@ -332,6 +332,8 @@ impl Fanout {
             (Pushed::Gone, _) => {}
             (Pushed::Full, _) if must_arrive => {
                 self.metrics.lagging.inc();
+                let open = self.asked.iter().chain([&self.collecting]).map(|open| &open.round);
+                self.starting.iter().chain(open).for_each(|round| round.keep_starts());
                 follower.lag = Some(Box::new(Lag::since(partition, offset)));
                 if follower.mailbox.want_room() {
                     self.catch_up(connection);
@@ -421,6 +423,9 @@ impl Fanout {
         }
         self.metrics.subscriptions.inc();
         if let Some(follower) = self.followers.get_mut(&connection) {
+            if follower.lag.is_some() {
+                self.collecting.round.keep_starts();
+            }
             let place = follower.filters.binary_search(&filter).unwrap_or_else(|place| place);
             follower.filters.insert(place, filter);
         }

@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::journal::{Offset, Partition};
@@ -20,6 +21,8 @@ use crate::session::Delivery;
 pub(super) struct Round {
     pub(super) number: u64,
     state: Mutex<State>,
+    /// Set when a subscriber that lags has to do with it: it reads again what the tail has passed.
+    keeps_starts: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -42,7 +45,7 @@ pub(super) enum Verdict {
 
 impl Round {
     fn new(number: u64) -> Self {
-        Self { number, state: Mutex::new(State::Asked) }
+        Self { number, state: Mutex::new(State::Asked), keeps_starts: AtomicBool::new(false) }
     }
 
     pub(super) fn judge(&self, partition: Partition, offset: Offset) -> Verdict {
@@ -60,8 +63,13 @@ impl Round {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Started(starts);
     }
 
+    /// From now on the starts are not forgotten.
+    pub(super) fn keep_starts(&self) {
+        self.keeps_starts.store(true, Ordering::Relaxed);
+    }
+
     /// True once the tail has passed every start: then the starts are forgotten, so that a subscription costs no memory
-    /// for them.
+    /// for them, unless somebody needs them.
     pub(super) fn try_pass(&self, positions: &BTreeMap<Partition, Offset>) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = match &*state {
@@ -71,7 +79,7 @@ impl Round {
                 .iter()
                 .all(|(partition, start)| positions.get(partition).is_none_or(|position| position >= start)),
         };
-        if passed {
+        if passed && !self.keeps_starts.load(Ordering::Relaxed) {
             *state = State::Passed;
         }
         passed
@@ -142,5 +150,15 @@ mod tests {
         assert_eq!(round.judge(P, Offset(6)), Verdict::Skip);
         assert!(round.try_pass(&[(P, Offset(7)), (other, Offset(1))].into()));
         assert_eq!(round.judge(P, Offset(6)), Verdict::Deliver);
+    }
+
+    #[test]
+    fn a_round_that_keeps_its_starts_still_skips_what_is_older() {
+        let round = Round::new(1);
+        round.start([(P, Offset(7))].into());
+        round.keep_starts();
+        assert!(round.try_pass(&[(P, Offset(9))].into()));
+        assert_eq!(round.judge(P, Offset(6)), Verdict::Skip);
+        assert_eq!(round.judge(P, Offset(7)), Verdict::Deliver);
     }
 }
