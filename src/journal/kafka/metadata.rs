@@ -20,7 +20,7 @@ use crate::clock;
 use crate::journal::{Partition, TopicIndex};
 
 /// However many ask for it, the cluster is not asked more often.
-const PAUSE_BETWEEN: Duration = Duration::from_millis(50);
+const PAUSE_BETWEEN: Duration = Duration::from_millis(100);
 /// After all known nodes failed.
 const PAUSE_AFTER_ROUND: Duration = Duration::from_millis(250);
 

@@ -133,8 +133,15 @@ struct Request {
     node: i32,
     lane: Lane,
     version: i16,
-    /// With their generations.
+    /// With their generations, in order.
     partitions: Vec<(Partition, u64)>,
+}
+
+impl Request {
+    fn generation(&self, partition: Partition) -> Option<u64> {
+        let place = self.partitions.binary_search_by_key(&partition, |(asked, _)| *asked).ok()?;
+        self.partitions.get(place).map(|(_, generation)| *generation)
+    }
 }
 
 impl Tail for KafkaTail {

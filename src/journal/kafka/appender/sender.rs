@@ -260,6 +260,9 @@ impl Sender {
             return false;
         }
         let Some(connection) = node.link.get(now, endpoint.as_ref(), &options, &self.queue).cloned() else {
+            if endpoint.is_none() {
+                self.metadata.refresh();
+            }
             return false;
         };
         let lanes = self.stage(id, options.request_bytes_max);

@@ -101,10 +101,8 @@ impl KafkaTail {
             for part in topic.partitions {
                 let Ok(number) = u32::try_from(part.partition_index) else { continue };
                 let partition = Partition { topic: index, number };
-                let asked = request.partitions.iter().find(|(asked, _)| *asked == partition);
-                let follow = self.follows.get(&partition);
-                if let (Some((_, generation)), Some(follow)) = (asked, follow)
-                    && follow.generation == *generation
+                if let Some(follow) = self.follows.get(&partition)
+                    && request.generation(partition) == Some(follow.generation)
                 {
                     self.on_part(partition, part, now);
                 }
@@ -156,7 +154,9 @@ impl KafkaTail {
             return;
         }
         let ends = ends_of(&part);
-        self.stats.ends(partition, ends);
+        if part.last_stable_offset >= 0 {
+            self.stats.ends(partition, ends);
+        }
         let records = part.records.take().unwrap_or_default();
         if let Some(stats) = self.stats.topics.get(usize::from(partition.topic.0)) {
             stats.bytes_read.fetch_add(records.len() as u64, Ordering::Relaxed);
