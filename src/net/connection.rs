@@ -3,9 +3,11 @@
 //! One read and one write per wake-up, however many packets they hold. Buffers belong to the thread, not to the
 //! connection: an idle connection holds none ([`Scratch`]).
 
+mod counting;
+mod lingering;
+
 use std::cell::RefCell;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use self::counting::{count_end, drop_reason};
+use self::lingering::{linger, must_linger};
 use crate::clock;
 use crate::journal::NotTaken;
 use crate::mqtt::head::{Head, Sender, frame_head};
@@ -24,9 +28,9 @@ use crate::mqtt::{ReasonCode, decode};
 use crate::node::Node;
 use crate::node::connections::ConnectionId;
 use crate::node::mailbox::{Mailbox, Notice};
-use crate::ops::metrics::{self, DropReason, PacketType, QosLabel};
+use crate::ops::metrics::{PacketType, QosLabel, RefuseReason};
 use crate::ops::tasks;
-use crate::session::{AppendOutcome, CloseCause, Drop, Effect, Effects, Input, Outgoing, OwnedPublish, Session};
+use crate::session::{AppendOutcome, CloseCause, Effect, Effects, Input, Outgoing, OwnedPublish, Session};
 
 /// Bytes asked of the socket at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -34,8 +38,6 @@ const READ_BYTES: usize = 64 * 1024;
 const OUT_BYTES_MAX: usize = 64 * 1024;
 /// Rounds of one wake-up before other connections get their turn.
 const ROUNDS_MAX: usize = 4;
-/// A connection that we close is given so long to read the last packet.
-const LINGER_MS: u64 = 1_000;
 
 /// Buffers that the connections of a thread use in turn, each only within one poll.
 struct Scratch {
@@ -66,7 +68,7 @@ struct Parked {
 pub fn serve(stream: TcpStream, node: Arc<Node>, nonce: u128) -> Option<impl Future<Output = ()> + Send> {
     let mailbox = Arc::new(Mailbox::new(node.mailbox_limits));
     let Some(id) = node.connections.add(Arc::clone(&mailbox)) else {
-        node.metrics.connections_refused.inc(metrics::RefuseReason::TooMany);
+        node.metrics.connections_refused.inc(RefuseReason::TooMany);
         return None;
     };
     node.metrics.connections_open.inc();
@@ -89,37 +91,6 @@ impl Future for Serving {
             }
         }
         Poll::Ready(())
-    }
-}
-
-/// What a client still sends would make the kernel throw away our last packet, so it is read and dropped for a moment.
-async fn linger(mut stream: TcpStream) {
-    let until_closed = std::future::poll_fn(|cx| {
-        ready!(Pin::new(&mut stream).poll_shutdown(cx))?;
-        let mut bytes = [0; 256];
-        loop {
-            let mut buffer = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut stream).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                return Poll::Ready(io::Result::Ok(()));
-            }
-        }
-    });
-    // Whether the client closed, broke off or took too long: it is over.
-    let _ = tokio::time::timeout(Duration::from_millis(LINGER_MS), until_closed).await;
-}
-
-fn must_linger(cause: CloseCause) -> bool {
-    match cause {
-        CloseCause::Disconnected | CloseCause::SocketClosed => false,
-        CloseCause::Protocol(_)
-        | CloseCause::Refused(_)
-        | CloseCause::ConnectTimeout
-        | CloseCause::KeepAlive
-        | CloseCause::TakenOver
-        | CloseCause::ShuttingDown
-        | CloseCause::Evicted(_)
-        | CloseCause::AppendFailed => true,
     }
 }
 
@@ -541,55 +512,6 @@ fn reclaim(mut out: BytesMut) -> BytesMut {
     } else {
         BytesMut::with_capacity(READ_BYTES)
     }
-}
-
-fn drop_reason(why: Drop) -> DropReason {
-    match why {
-        Drop::Expired => DropReason::Expired,
-        Drop::NotWritable => DropReason::Refused,
-        Drop::TooLarge => DropReason::TooLarge,
-    }
-}
-
-fn refuse_reason(reason: ReasonCode) -> metrics::RefuseReason {
-    use metrics::RefuseReason as Label;
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "a refusal is one of these; what else there may be is malformed"
-    )]
-    match reason {
-        ReasonCode::UnsupportedProtocolVersion => Label::Version,
-        ReasonCode::ClientIdentifierNotValid => Label::ClientId,
-        ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized => Label::NotAuthorized,
-        ReasonCode::BadAuthenticationMethod | ReasonCode::QoSNotSupported | ReasonCode::RetainNotSupported => {
-            Label::Unsupported
-        }
-        ReasonCode::ServerUnavailable | ReasonCode::ServerBusy => Label::Unavailable,
-        _ => Label::Malformed,
-    }
-}
-
-fn count_end(metrics: &metrics::Metrics, cause: CloseCause) {
-    use metrics::CloseCause as Label;
-    let label = match cause {
-        CloseCause::Refused(reason) => {
-            metrics.connections_refused.inc(refuse_reason(reason));
-            return;
-        }
-        CloseCause::ConnectTimeout => {
-            metrics.connections_refused.inc(metrics::RefuseReason::ConnectTimeout);
-            return;
-        }
-        CloseCause::Disconnected => Label::Disconnect,
-        CloseCause::SocketClosed => Label::Lost,
-        CloseCause::Protocol(_) => Label::Protocol,
-        CloseCause::KeepAlive => Label::KeepAlive,
-        CloseCause::TakenOver => Label::TakenOver,
-        CloseCause::ShuttingDown => Label::Drained,
-        CloseCause::Evicted(_) => Label::Slow,
-        CloseCause::AppendFailed => Label::Internal,
-    };
-    metrics.connections_closed.inc(label);
 }
 
 #[cfg(test)]

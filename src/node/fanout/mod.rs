@@ -7,6 +7,7 @@ mod commands;
 mod interest;
 mod lag;
 mod round;
+mod starts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use self::round::{Held, OpenRound, Round, Verdict};
 use super::connections::ConnectionId;
 use super::mailbox::{Mailbox, Notice, Pushed};
 use crate::journal::{
-    Batch, Ends, Isolation, JournalError, Offset, Partition, SharedJournal, StoredRecord, Tail, TailEvent, TopicIndex,
+    Batch, Ends, Isolation, Offset, Partition, SharedJournal, StoredRecord, Tail, TailEvent, TopicIndex,
 };
 use crate::message::{self, Decoded, Message};
 use crate::mqtt::packet::QoS;
@@ -38,8 +39,6 @@ use commands::{Command, Commands};
 
 /// Questions to the journal that may be under way at once: one for ends, the rest for lagging subscribers.
 const QUESTIONS_MAX: usize = 64;
-/// How long a question that failed rests before it is asked again.
-const ASK_AGAIN_MS: u64 = 200;
 
 /// What the actor is built from.
 pub struct Options {
@@ -454,71 +453,6 @@ impl Fanout {
         if !self.interest.is_wanted(partition) && self.positions.remove(&partition).is_some() {
             tail.unfollow(partition);
         }
-    }
-
-    // ---- rounds
-
-    /// Asks for the ends of what was collected, unless a question is under way: then it joins the next one.
-    fn ask(&mut self) {
-        if self.asked.is_some() || self.collecting.is_empty() {
-            return;
-        }
-        let next = OpenRound::new(self.collecting.round.number + 1);
-        let round = std::mem::replace(&mut self.collecting, next);
-        let partitions: Vec<Partition> = round.partitions.iter().copied().collect();
-        self.asked = Some(round);
-        let (journal, answers_to) = (Arc::clone(&self.journal), self.answers_to.clone());
-        tasks::spawn("ends", async move {
-            let answer = loop {
-                match journal.ends(&partitions).await {
-                    Ok(ends) => break ends,
-                    Err(JournalError::Closed) => return,
-                    Err(error @ (JournalError::Unavailable { .. } | JournalError::Refused { .. })) => {
-                        tracing::debug!(%error, "subscriptions wait for the ends of their partitions");
-                        tokio::time::sleep(std::time::Duration::from_millis(ASK_AGAIN_MS)).await;
-                    }
-                }
-            };
-            // An actor that is gone needs no answer.
-            let _ = answers_to.send(Answer::Ends(partitions.into_iter().zip(answer).collect())).await;
-        });
-    }
-
-    fn on_answer(&mut self, answer: Answer, tail: &mut dyn Tail) {
-        match answer {
-            Answer::Ends(ends) => self.on_ends(&ends, tail),
-            Answer::CaughtUp(answer) => self.on_caught_up(answer),
-        }
-    }
-
-    fn on_ends(&mut self, ends: &[(Partition, Ends)], tail: &mut dyn Tail) {
-        let Some(open) = self.asked.take() else { return };
-        let mut starts = BTreeMap::new();
-        for &(partition, ends) in ends {
-            let whole = open.from_log_start.contains(&partition);
-            let start = if whole { ends.log_start } else { ends.high_watermark };
-            starts.insert(partition, start);
-            if self.interest.is_wanted(partition) && !self.positions.contains_key(&partition) {
-                self.positions.insert(partition, start);
-                tail.follow(partition, start);
-            }
-        }
-        open.round.start(starts);
-        // Before the round may pass: what is held can be older than its start.
-        for Held { connection, partition, offset, delivery } in open.held {
-            if open.round.judge(partition, offset) == Verdict::Deliver {
-                self.push(connection, partition, offset, delivery);
-            }
-        }
-        if !open.round.try_pass(&self.positions) {
-            self.starting.push(Arc::clone(&open.round));
-        }
-        for (connection, packet_id) in open.waiting {
-            if let Some(follower) = self.followers.get(&connection) {
-                follower.mailbox.post(Notice::Followed(packet_id));
-            }
-        }
-        self.ask();
     }
 }
 
