@@ -79,6 +79,7 @@ pub fn run(fault: &str, setup: Setup, topic: Topic, cause: impl AsyncFnOnce(&mut
 
 /// [`run`] on a Kafka that is there.
 pub fn run_on(fault: &str, cluster: Cluster, topic: Topic, cause: impl AsyncFnOnce(&mut Stage)) {
+    log_if_wanted();
     runtime().block_on(async {
         let mut stage = Stage::open(cluster, topic).await;
         sleep(CALM).await;
@@ -95,6 +96,14 @@ pub fn run_on(fault: &str, cluster: Cluster, topic: Topic, cause: impl AsyncFnOn
         Row { fault: fault.to_owned(), kafka, result }.publish();
         assert!(findings.wrong.is_empty(), "{fault}: {:#?}", findings.wrong.iter().take(20).collect::<Vec<_>>());
     });
+}
+
+/// To stderr, what a filter like `millrace=debug` in `MILLRACE_FAULTS_LOG` lets through.
+fn log_if_wanted() {
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("MILLRACE_FAULTS_LOG") {
+        // Another run of this process may have begun already.
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    }
 }
 
 impl Stage {
