@@ -3,7 +3,9 @@
 use millrace::journal::kafka::{KafkaJournal, KafkaOptions};
 use millrace::journal::{Isolation, Journal, JournalError, Offset, Outcome, TailEvent};
 
-use crate::support::{Acks, Fixture, bootstrap_or_skip, follow_all, fresh_name, partition, read_values, spec, ticket};
+use crate::support::{
+    Acks, Fixture, PATIENCE, bootstrap_or_skip, follow_all, fresh_name, partition, read_values, spec, ticket,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_appended_is_acknowledged_and_read_in_order() {
@@ -16,6 +18,8 @@ async fn what_is_appended_is_acknowledged_and_read_in_order() {
     }
     let mut tail = follow_all(&fixture.journal, Isolation::ReadCommitted, 3);
     let values = read_values(&mut tail, usize::try_from(count).unwrap()).await;
+    // The tail may be told of a record before its acknowledgement has arrived.
+    assert!(fixture.journal.flush(PATIENCE).await);
     for number in 0..3 {
         let expected: Vec<u64> = (0..count).filter(|sequence| sequence % 3 == u64::from(number)).collect();
         let of_partition: Vec<_> = values.iter().filter(|(from, ..)| *from == partition(number)).collect();
