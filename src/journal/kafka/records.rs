@@ -6,6 +6,7 @@
 
 mod compression;
 mod control;
+mod lz4;
 mod open;
 
 pub use compression::{Compression, DecompressError};

@@ -6,6 +6,7 @@ use std::io::Read;
 use bytes::Bytes;
 
 use super::HEADER_BYTES;
+use super::lz4::Frame;
 
 /// Of a batch's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +66,16 @@ impl Compression {
             Self::None => Err(DecompressError::TooLarge { bytes_max }),
             Self::Gzip => read_out(flate2::read::MultiGzDecoder::new(&body[..]), body.len(), bytes_max),
             Self::Snappy => snappy(body, bytes_max),
-            Self::Lz4 => read_out(lz4_flex::frame::FrameDecoder::new(&body[..]), body.len(), bytes_max),
+            Self::Lz4 => match Frame::parse(body) {
+                Some(frame) => frame.read(bytes_max).map(Bytes::from),
+                None => read_out(lz4_flex::frame::FrameDecoder::new(&body[..]), body.len(), bytes_max),
+            },
             Self::Zstd => zstd(body, bytes_max),
         }
     }
 }
 
-fn malformed(why: impl Display) -> DecompressError {
+pub(super) fn malformed(why: impl Display) -> DecompressError {
     DecompressError::Malformed(format!("{why}"))
 }
 

@@ -151,3 +151,35 @@ fn java_record(n: i64) -> Owned {
         timestamp_ms: 1_700_000_000_000 + (n % 5) * 1000,
     }
 }
+
+#[test]
+fn lz4_frames_of_every_kind_are_read() {
+    use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+
+    let records: Vec<_> = (0..60).map(|n| sample(n * 300)).collect();
+    let plain = sealed(&records, Compression::None).bytes;
+    let expected = read(&plain);
+    let size = plain.len() - HEADER_BYTES;
+    let sizes = [BlockSize::Max64KB, BlockSize::Max256KB, BlockSize::Max1MB, BlockSize::Max4MB];
+    for (mode, checksums) in
+        [BlockMode::Independent, BlockMode::Linked].into_iter().flat_map(|m| [(m, false), (m, true)])
+    {
+        for (block_size, content_size) in sizes.into_iter().flat_map(|s| [(s, None), (s, Some(size as u64))]) {
+            let info = FrameInfo::new()
+                .block_mode(mode)
+                .block_size(block_size)
+                .block_checksums(checksums)
+                .content_checksum(checksums)
+                .content_size(content_size);
+            let bytes = recompressed(&plain, 3, |records| {
+                let mut encoder = FrameEncoder::with_frame_info(info.clone(), Vec::new());
+                encoder.write_all(records).unwrap();
+                encoder.finish().unwrap()
+            });
+            assert_eq!(read(&bytes), expected, "{info:?}");
+            let raw = BatchWalk::new(bytes).next().unwrap().unwrap();
+            assert!(raw.open(NOWHERE, Offset(0), size).is_ok(), "{info:?}");
+            assert!(raw.open(NOWHERE, Offset(0), size - 1).is_err(), "{info:?}");
+        }
+    }
+}
