@@ -18,7 +18,7 @@ use crate::broker::{Client, Record, Role};
 use crate::cluster::{Cluster, ONE, is_wanted};
 use crate::ledger::Ledger;
 use crate::load::partition;
-use crate::stage::{runtime, wait};
+use crate::stage::{comes, log_if_wanted, runtime, wait};
 use crate::table::{Row, seconds};
 
 const PAIRS: usize = 110;
@@ -104,20 +104,24 @@ fn run_with(stay: Stay, fault: &str, cause: impl AsyncFnOnce(&mut Cluster)) {
     if !is_wanted(fault) {
         return;
     }
+    log_if_wanted();
     let mut cluster = Cluster::start(ONE);
     let node = Node::start(&cluster, stay);
     let clients_runtime = runtime();
     let wrong = clients_runtime.block_on(async {
-        let (publishing, until) = watch::channel(true);
+        let (publishing, until) = watch::channel(false);
         let clients = start_clients(&node, &until);
         wait("all clients to be served", async || clients.iter().all(|client| client.record().ready)).await;
+        // A message sent before its subscriber has its SUBACK need not reach it.
+        publishing.send_replace(true);
         sleep(CALM).await;
         cause(&mut cluster).await;
         let over = clock::now();
         let recovery = recovered(stay, &clients, over).await;
         sleep(CALM).await;
         publishing.send_replace(false);
-        wait("everything to be acknowledged and delivered", async || {
+        // What is missing is told below.
+        comes(async || {
             let records = Records::of(stay, &clients);
             records.closed() > 0 || records.is_complete()
         })
@@ -268,6 +272,11 @@ impl Records {
             let logged = log.get(topic).map_or(&[][..], Vec::as_slice);
             let received = &self.subscribers[topic].received;
             acked += publisher.acked.len();
+            if publisher.open() > 0 && publisher.closed.is_none() {
+                let next = publisher.acked.len() as u64;
+                let (open, logged) = (publisher.open(), logged.contains(&next));
+                wrong.push(format!("{topic}: no PUBACK of {next} and the {open} from there on; in the log: {logged}"));
+            }
             for number in &publisher.acked {
                 if !logged.contains(number) || !received.contains(number) {
                     lost += 1;

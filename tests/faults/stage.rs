@@ -99,7 +99,7 @@ pub fn run_on(fault: &str, cluster: Cluster, topic: Topic, cause: impl AsyncFnOn
 }
 
 /// To stderr, what a filter like `millrace=debug` in `MILLRACE_FAULTS_LOG` lets through.
-fn log_if_wanted() {
+pub fn log_if_wanted() {
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("MILLRACE_FAULTS_LOG") {
         // Another run of this process may have begun already.
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
@@ -183,10 +183,18 @@ pub async fn create_named(options: &KafkaOptions, name: &str, topic: &Topic) {
 }
 
 /// Waits for something that must come.
-pub async fn wait(what: &str, mut has_come: impl AsyncFnMut() -> bool) {
+pub async fn wait(what: &str, has_come: impl AsyncFnMut() -> bool) {
+    assert!(comes(has_come).await, "hangs: waited {HANGS:?} for {what}");
+}
+
+/// Waits for something; false if it hangs.
+pub async fn comes(mut has_come: impl AsyncFnMut() -> bool) -> bool {
     let deadline = clock::now() + HANGS;
     while !has_come().await {
-        assert!(clock::now() < deadline, "hangs: waited {HANGS:?} for {what}");
+        if clock::now() > deadline {
+            return false;
+        }
         sleep(LOOK).await;
     }
+    true
 }
