@@ -1,6 +1,7 @@
 //! A real Kafka for one run, started and stopped by `scripts/kafka.sh`. It ends with its value, and with this process
 //! however that ends.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -57,7 +58,8 @@ impl Cluster {
         let mut keeper = Command::new("bash");
         keeper.args(["-c", KEEPER]).arg(script_path("kafka.sh")).arg(folder.path());
         environment(&mut keeper, &setup, &version, folder.path());
-        let keeper = keeper.stdin(Stdio::piped()).spawn().unwrap();
+        // A signal to the whole group of the test must not reach it.
+        let keeper = keeper.process_group(0).stdin(Stdio::piped()).spawn().unwrap();
         let mut cluster = Self { setup, version, bootstrap: Vec::new(), folder, keeper, _alone: alone };
         cluster.start_again();
         cluster
