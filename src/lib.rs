@@ -45,6 +45,7 @@
 pub mod clock;
 pub mod config;
 pub mod journal;
+pub mod ledger;
 pub mod message;
 pub mod mqtt;
 pub mod net;

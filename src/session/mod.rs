@@ -13,6 +13,7 @@
 
 mod connect;
 mod deliver;
+mod durable;
 mod outgoing;
 mod publish;
 mod settings;
@@ -29,6 +30,7 @@ use crate::mqtt::packet::{Packet, ProtocolVersion};
 use crate::mqtt::{ClientId, PacketId, ReasonCode, TopicFilter};
 
 pub use deliver::Delivery;
+pub use durable::{Grant, PartCause, Parting, Wish, WishedWill};
 pub use outgoing::{ConnAckParts, Outgoing};
 pub use publish::AppendOutcome;
 pub use settings::Settings;

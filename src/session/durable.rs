@@ -1,0 +1,78 @@
+//! What a session asks of the node about its life beyond the connection, and what it is told.
+
+use super::OwnedPublish;
+use crate::ledger::ids::{Nonce, Origin};
+use crate::ledger::state::SessionState;
+use crate::mqtt::{ClientId, PacketId};
+
+/// What a CONNECT asks for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Whose session.
+    pub client_id: ClientId,
+    /// The session that is there is to end first.
+    pub clean_start: bool,
+    /// Seconds that the session is to outlive the connection, within what is granted; `u32::MAX`: for ever.
+    pub expiry_s: u32,
+    /// To be published when the connection ends without a normal DISCONNECT.
+    pub will: Option<WishedWill>,
+    /// Who the client was authenticated as.
+    pub identity: Box<str>,
+    /// The server made the client id: nobody else can know it.
+    pub assigned: bool,
+}
+
+impl Wish {
+    /// Whether a claim must be written: not for a session that nobody could ever take over or miss.
+    pub fn needs_claim(&self) -> bool {
+        !(self.assigned && self.expiry_s == 0 && self.will.is_none())
+    }
+}
+
+/// The will of a CONNECT.
+#[derive(Clone, Debug)]
+pub struct WishedWill {
+    /// Will Delay Interval, seconds.
+    pub delay_s: u32,
+    /// What to publish.
+    pub publish: OwnedPublish,
+}
+
+/// The session is the connection's.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// Names the claim.
+    pub nonce: Nonce,
+    /// Session Present of CONNACK.
+    pub session_present: bool,
+    /// What was inherited, or a new session's state.
+    pub state: Box<SessionState>,
+    /// No lower nonce is open: nothing of an earlier connection can still reach the log (F11).
+    pub settled: bool,
+}
+
+/// How a connection ended, as far as the session is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartCause {
+    /// The client said so: no will.
+    Normal,
+    /// Anything else: the will is due.
+    Broken,
+    /// This node shuts down: no will.
+    Drained,
+    /// Another claim won.
+    Fenced,
+}
+
+/// What a connection leaves behind.
+#[derive(Clone, Debug)]
+pub struct Parting {
+    /// How it ended.
+    pub cause: PartCause,
+    /// The session's state; its position is filled in on the way ([`Parting::unacked`] lowers it).
+    pub state: SessionState,
+    /// Messages that were sent and neither acknowledged nor recorded, in the order sent.
+    pub unacked: Vec<(PacketId, Origin)>,
+    /// Appends that have no outcome yet.
+    pub outstanding: usize,
+}
