@@ -17,8 +17,10 @@ pub struct SessionState {
     pub identity: Box<str>,
     /// Whether there is a connection.
     pub life: Life,
-    /// The will.
-    pub will: WillState,
+    /// To be published when the connection ends without a normal DISCONNECT.
+    pub will: Option<Will>,
+    /// Wills that are due and perhaps not published yet (V2).
+    pub due: Vec<DueWill>,
     /// Sorted by filter.
     pub subscriptions: Vec<SubscriptionState>,
     /// From where on messages are still to be delivered.
@@ -35,27 +37,13 @@ pub enum Life {
     /// Its node says that it is connected.
     #[default]
     Connected,
-    /// Its node saw the connection end; the record's append time says when.
-    Disconnected,
+    /// There is none.
+    Disconnected {
+        /// Since when, milliseconds of `LogAppendTime`; 0: since the record was appended.
+        since_ms: i64,
+    },
     /// It ended (F10).
     Deleted,
-}
-
-/// The will of one connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum WillState {
-    /// There is none, it was taken away, or it was published.
-    #[default]
-    None,
-    /// To be published when the connection ends without a normal DISCONNECT.
-    Armed(Will),
-    /// To be published (V2), unless its token is found in its partition from `from` on.
-    Due {
-        /// What to publish.
-        will: Will,
-        /// End of the will's message partition when it became due.
-        from: Origin,
-    },
 }
 
 /// What to publish.
@@ -67,6 +55,15 @@ pub struct Will {
     pub delay_s: u32,
     /// A PUBLISH in the wire form of MQTT 5.
     pub publish: Box<[u8]>,
+}
+
+/// A will that is to be published (V2), unless its token is found in its partition from `from` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueWill {
+    /// What to publish.
+    pub will: Will,
+    /// End of the will's message partition when it became due.
+    pub from: Origin,
 }
 
 /// A subscription.
@@ -156,6 +153,8 @@ pub enum Part {
     Inbound(Inbound),
     /// QoS 2 to the client.
     Outbound(Outbound),
+    /// Wills that are due.
+    Due(Vec<DueWill>),
 }
 
 impl SessionState {
@@ -169,6 +168,7 @@ impl SessionState {
             Part::Position(position) => self.position = position,
             Part::Inbound(inbound) => self.inbound = inbound,
             Part::Outbound(outbound) => self.outbound = outbound,
+            Part::Due(due) => self.due = due,
         }
     }
 }
