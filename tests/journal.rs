@@ -6,6 +6,7 @@
 
 mod journal {
     pub mod appending;
+    pub mod fencing;
     pub mod fixture;
     pub mod following;
     pub mod kafka;
@@ -24,11 +25,18 @@ macro_rules! contract_tests {
             appending: a_record_beyond_every_batch_is_not_taken,
             appending: a_partition_that_does_not_exist_is_not_written_to,
             appending: flush_waits_for_the_outcomes_of_what_was_taken,
+            fencing: every_incarnation_has_a_producer_id_of_its_own,
+            fencing: a_fenced_incarnation_writes_nothing_more,
+            fencing: a_fence_finds_what_is_queued,
+            fencing: a_producer_that_never_wrote_can_be_fenced,
+            fencing: a_fence_can_be_repeated_by_anybody,
+            fencing: a_fence_says_where_it_failed,
             reading: records_come_back_byte_for_byte,
             reading: the_ends_are_where_the_log_is,
             reading: a_read_goes_on_where_the_last_one_ended,
             reading: a_read_at_the_end_is_empty,
             reading: creating_what_exists_changes_nothing,
+            reading: a_kafka_topic_has_the_id_that_the_cluster_gave_it,
             reading: another_journal_reads_the_same_log,
             following: a_tail_sees_what_was_written_before_and_after,
             following: a_tail_starts_at_its_offset,

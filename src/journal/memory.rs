@@ -34,11 +34,12 @@ mod shell;
 mod tails;
 mod topics;
 
+pub use super::FenceForm;
 pub use appends::Acked;
 pub use faults::FaultPlan;
 pub use limits::Limits;
 pub use log::{IncarnationId, MemoryLog};
-pub use operate::{FenceForm, ForeignWrite};
+pub use operate::ForeignWrite;
 pub use shell::{MemoryJournal, SharedLog};
 pub use tails::TailId;
 

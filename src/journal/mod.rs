@@ -215,6 +215,20 @@ pub enum JournalError {
 /// A boxed future: questions to the journal are rare, appends are not futures.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, JournalError>> + Send + 'a>>;
 
+/// How a dead incarnation's producer is fenced in a partition (F9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FenceForm {
+    /// As the end of a transaction that never was: it takes an offset and nobody sees it. Kafka wants `ClusterAction` or
+    /// `Alter` on the cluster.
+    Marker,
+    /// As a record without a value and with the header `mqtt-fence`, which readers drop. Whoever may write to the kafka
+    /// topic may write it.
+    Record,
+}
+
+/// What came of a fence: one result for each partition, in the order asked.
+pub type Fenced<'a> = Pin<Box<dyn Future<Output = Vec<Result<(), JournalError>>> + Send + 'a>>;
+
 /// A kafka topic as it is or should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -259,6 +273,22 @@ pub trait Journal: Send + Sync + 'static {
     /// The number of partitions of a kafka topic, as last seen.
     fn partitions(&self, topic: TopicIndex) -> u32;
 
+    /// The kafka topic's id, as last seen: another one when it is deleted and created again. `None` if it was never seen.
+    fn topic_id(&self, topic: TopicIndex) -> Option<u128>;
+
+    /// The one producer id of this incarnation, by which it is fenced once it is dead (F9). The same from the opening of
+    /// the journal to its end; −1 for a journal that was opened without kafka topics and so cannot append.
+    fn producer_id(&self) -> i64;
+
+    /// Fences a dead incarnation's producer in `partitions`, whether it ever wrote there or not (F9): as
+    /// [`FenceForm::Marker`] where the cluster lets this node, else as [`FenceForm::Record`]. Tries for `limit`.
+    ///
+    /// Where the result is `Ok`, nothing of that producer lands any more, whatever was under way: ends asked for
+    /// afterwards are final for it, and what is still sent is `Refused(Fenced)`. To fence what is fenced is no error, and
+    /// [`JournalError::Unavailable`] leaves it open whether it is: to be repeated until all are. [`JournalError::Refused`]:
+    /// neither form is allowed there.
+    fn fence<'a>(&'a self, producer_id: i64, partitions: &'a [Partition], limit: Duration) -> Fenced<'a>;
+
     /// Takes a record for `partition`: encodes it into the open batch before it returns. Never waits.
     ///
     /// # Errors
@@ -278,6 +308,7 @@ pub trait Journal: Send + Sync + 'static {
     fn ends<'a>(&'a self, partitions: &'a [Partition]) -> Answer<'a, Vec<Ends>>;
 
     /// Records from `from` on, at most about `bytes_max` (at least one batch if there is one), without waiting for new ones.
+    /// There may be more behind [`ReadAnswer::next`], however few came: Kafka answers from one log segment at a time.
     fn read(
         &self,
         partition: Partition,

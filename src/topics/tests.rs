@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::config::{Flag, Sources, load};
 use crate::journal::{
-    Answer, Ends, Health, Isolation, NotTaken, Offset, Partition, ReadAnswer, Tail, Ticket, TopicIndex,
+    Answer, Ends, Fenced, Health, Isolation, NotTaken, Offset, Partition, ReadAnswer, Tail, Ticket, TopicIndex,
 };
 use crate::message::RecordRef;
 
@@ -51,6 +51,15 @@ impl Journal for Cluster {
     }
 
     fn partitions(&self, _topic: TopicIndex) -> u32 {
+        unimplemented!("not about records")
+    }
+    fn topic_id(&self, _topic: TopicIndex) -> Option<u128> {
+        unimplemented!("not about records")
+    }
+    fn producer_id(&self) -> i64 {
+        unimplemented!("not about records")
+    }
+    fn fence<'a>(&'a self, _: i64, _: &'a [Partition], _: Duration) -> Fenced<'a> {
         unimplemented!("not about records")
     }
     fn append(&self, _: Ticket, _: Partition, _: &RecordRef<'_>) -> Result<(), NotTaken> {

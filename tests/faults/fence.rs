@@ -107,7 +107,7 @@ impl Place {
     async fn fence(&self, producer_id: i64) -> Vec<i64> {
         let other = self.journal("test", &Arc::new(Ledger::default())).await;
         let partitions: Vec<_> = (0..PARTITIONS).map(partition).collect();
-        for fenced in other.fence(producer_id, &partitions, self.form, FENCE_LIMIT).await {
+        for fenced in other.fence_as(self.form, producer_id, &partitions, FENCE_LIMIT).await {
             fenced.unwrap();
         }
         other.ends(&partitions).await.unwrap().iter().map(|ends| ends.high_watermark.0).collect()
@@ -168,7 +168,7 @@ async fn held_up(place: &mut Place, what: &str, kill_kafka: bool) -> Findings {
     append(&*zombie, &ledger, Source::Scenario, NEVER_WRITTEN, VALUE_BYTES);
     // The first attempt was given up, the second is under way, more waits behind it.
     wait("two attempts to be held up", async || place.proxy.held_requests() > 1).await;
-    let ends = place.fence(zombie.producer_id().unwrap()).await;
+    let ends = place.fence(zombie.producer_id()).await;
     if kill_kafka {
         place.cluster.kill(1);
         place.cluster.restart(1);
@@ -283,7 +283,7 @@ fn a_dead_node_tells_what_came_of_its_appends() {
         let ledger = Arc::new(Ledger::default());
         let journal = KafkaJournal::open(options, vec![topic.to_owned()], Arc::clone(&ledger) as _).await.unwrap();
         let journal = Arc::new(journal);
-        println!("zombie: producer {}", journal.producer_id().unwrap());
+        println!("zombie: producer {}", journal.producer_id());
         let load = Load::start(Arc::clone(&journal) as _, Arc::clone(&ledger), NEVER_WRITTEN);
         wait("to be fenced", async || journal.health().fenced).await;
         load.stop().await;

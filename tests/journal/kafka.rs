@@ -47,8 +47,8 @@ impl Fixture for KafkaFixture {
         let options = KafkaOptions::new(self.bootstrap.clone());
         let journal = self.journal(options, vec![topic.to_owned()], Arc::new(NoAcks)).await;
         let partition = Partition { topic: TopicIndex(0), number };
-        let producer = journal.producer_id().unwrap();
-        let fenced = journal.fence(producer, &[partition], FenceForm::Marker, Duration::from_secs(20)).await;
+        let producer = journal.producer_id();
+        let fenced = journal.fence_as(FenceForm::Marker, producer, &[partition], Duration::from_secs(20)).await;
         fenced[0].clone().unwrap();
         true
     }

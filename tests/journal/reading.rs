@@ -1,6 +1,6 @@
 //! Questions to the log.
 
-use millrace::journal::{Ends, Isolation, Offset, TopicSpec};
+use millrace::journal::{Ends, Isolation, Offset, TopicIndex, TopicSpec};
 use millrace::message::{Header, RecordRef};
 
 use super::fixture::{
@@ -92,6 +92,16 @@ pub async fn creating_what_exists_changes_nothing(fixture: &impl Fixture) {
 
     journal.create(&[TopicSpec { partitions: 5, configs: vec![], ..spec }]).await.unwrap();
     assert_eq!(journal.describe(&names).await.unwrap(), created);
+}
+
+pub async fn a_kafka_topic_has_the_id_that_the_cluster_gave_it(fixture: &impl Fixture) {
+    let one = Subject::open(fixture).await;
+    let other = Subject::open(fixture).await;
+    let id = one.journal.topic_id(P0.topic).unwrap();
+    let described = one.journal.describe(std::slice::from_ref(&one.spec.name)).await.unwrap();
+    assert_eq!(described[0].as_ref().map(|topic| topic.topic_id), Some(id));
+    assert_ne!(other.journal.topic_id(P0.topic), Some(id));
+    assert_eq!(one.journal.topic_id(TopicIndex(1)), None);
 }
 
 pub async fn another_journal_reads_the_same_log(fixture: &impl Fixture) {

@@ -16,12 +16,12 @@ async fn fenced(bootstrap: &[String], form: FenceForm) -> (Fixture, Fixture) {
     let zombie = Fixture::new(bootstrap, "fence", 2, &[]).await;
     zombie.write(0, 0, "key", b"alive").await;
     let keeper = Fixture::on(KafkaOptions::new(bootstrap.to_vec()), zombie.name.clone()).await;
-    let producer = zombie.journal.producer_id().unwrap();
-    assert_ne!(Some(producer), keeper.journal.producer_id());
-    let results = keeper.journal.fence(producer, &[partition(0), partition(1)], form, LIMIT).await;
+    let producer = zombie.journal.producer_id();
+    assert_ne!(producer, keeper.journal.producer_id());
+    let results = keeper.journal.fence_as(form, producer, &[partition(0), partition(1)], LIMIT).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     // Once more changes nothing.
-    let results = keeper.journal.fence(producer, &[partition(1), partition(0)], form, LIMIT).await;
+    let results = keeper.journal.fence_as(form, producer, &[partition(1), partition(0)], LIMIT).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     (zombie, keeper)
 }
@@ -78,7 +78,7 @@ async fn a_zombie_that_never_stops_is_cut_off_between_two_records() {
     let bootstrap = bootstrap_or_skip!();
     let zombie = Fixture::new(&bootstrap, "busy", 1, &[]).await;
     let keeper = Fixture::on(KafkaOptions::new(bootstrap.clone()), zombie.name.clone()).await;
-    let producer = zombie.journal.producer_id().unwrap();
+    let producer = zombie.journal.producer_id();
     let zombie = Arc::new(zombie);
     let busy = Arc::clone(&zombie);
     let writing = tokio::task::spawn_blocking(move || {
@@ -95,7 +95,7 @@ async fn a_zombie_that_never_stops_is_cut_off_between_two_records() {
         }
     });
     tokio::time::sleep(Duration::from_millis(500)).await;
-    keeper.journal.fence(producer, &[partition(0)], FenceForm::Marker, LIMIT).await[0].clone().unwrap();
+    keeper.journal.fence_as(FenceForm::Marker, producer, &[partition(0)], LIMIT).await[0].clone().unwrap();
     let end = keeper.journal.ends(&[partition(0)]).await.unwrap()[0].high_watermark;
     let appended = writing.await.unwrap();
     assert!(zombie.journal.flush(PATIENCE).await);
@@ -122,7 +122,6 @@ async fn a_fence_where_nothing_is_says_so() {
     let bootstrap = bootstrap_or_skip!();
     let fixture = Fixture::new(&bootstrap, "nowhere", 1, &[]).await;
     let nowhere = Partition { number: 7, ..partition(0) };
-    let results =
-        fixture.journal.fence(1, &[nowhere, partition(0)], FenceForm::Marker, Duration::from_millis(500)).await;
+    let results = fixture.journal.fence(1, &[nowhere, partition(0)], Duration::from_millis(500)).await;
     assert!(matches!(&results[..], [Err(JournalError::Unavailable { .. }), Ok(())]), "{results:?}");
 }

@@ -3,7 +3,7 @@
 mod topics;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -16,7 +16,7 @@ use super::options::KafkaOptions;
 use super::pool::Pool;
 use super::tail::{self, Asking, Packed, Wanted};
 use super::wire::{self, Call, code};
-use crate::journal::{Ends, Isolation, JournalError, Offset, Partition, ReadAnswer, TopicIndex};
+use crate::journal::{Ends, FenceForm, Isolation, JournalError, Offset, Partition, ReadAnswer, TopicIndex};
 
 /// How long a question is asked again and again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
@@ -27,6 +27,7 @@ const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 
 /// Why an attempt failed.
+#[derive(Clone)]
 pub(super) enum Failure {
     /// Asking again may help.
     Passing(String),
@@ -35,7 +36,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    fn of(code: i16) -> Self {
+    pub(super) fn of(code: i16) -> Self {
         match code {
             code::TOPIC_AUTHORIZATION_FAILED
             | code::CLUSTER_AUTHORIZATION_FAILED
@@ -61,6 +62,8 @@ pub struct Admin {
     pub(super) control: Pool,
     /// For records: they may be large, and nobody should wait behind them.
     reading: Pool,
+    /// What the last fence worked with.
+    pub(super) fence_form: Mutex<Option<FenceForm>>,
 }
 
 impl Admin {
@@ -68,7 +71,14 @@ impl Admin {
     pub fn new(options: &Arc<KafkaOptions>, metadata: &Metadata, names: Vec<TopicName>) -> Self {
         let pool = || Pool::new(Arc::clone(options), metadata.clone());
         let (control, reading) = (pool(), pool());
-        Self { options: Arc::clone(options), metadata: metadata.clone(), names, control, reading }
+        Self {
+            options: Arc::clone(options),
+            metadata: metadata.clone(),
+            names,
+            control,
+            reading,
+            fence_form: Mutex::default(),
+        }
     }
 
     /// Repeats `attempt` until it succeeds, fails for good or takes too long.

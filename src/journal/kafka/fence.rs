@@ -6,7 +6,7 @@
 //! moves there by itself would be told of a success that is not in the log.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use super::metadata::topic_name;
 use super::records::{Compression, OpenBatch};
 use super::wire::{self, Call, code};
 use crate::clock;
-use crate::journal::{JournalError, Offset, Partition, Ticket, TopicIndex};
+use crate::journal::{FenceForm, JournalError, Offset, Partition, Refusal, Ticket, TopicIndex};
 use crate::message::{Header, RecordRef, headers};
 
 /// A marker's epoch: one below the largest, so that a record can follow where a marker went before.
@@ -37,62 +37,87 @@ const WAIT: Duration = Duration::from_secs(2);
 /// No partition has this number: what would be written there is not.
 const NO_PARTITION: i32 = i32::MAX;
 
-/// How a fence is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FenceForm {
-    /// As the end of a transaction that never was: nobody sees it. Kafka wants `ClusterAction` or `Alter` on the cluster.
-    Marker,
-    /// As a record without a value and with the header `mqtt-fence`, which readers drop. Whoever may write to the kafka
-    /// topic may write it.
-    Record,
-}
-
-/// One partition's answer: fenced, or to be tried again because.
-type Answers = BTreeMap<Partition, Result<(), String>>;
+/// One partition's answer: fenced, or why not. A final failure is one of the form, not of the fence.
+type Answers = BTreeMap<Partition, Result<(), Failure>>;
 
 impl Admin {
-    /// See [`super::KafkaJournal::fence`].
+    /// The forms in the order in which they should be tried.
+    pub fn likely_forms(&self) -> [FenceForm; 2] {
+        match *self.fence_form.lock().unwrap_or_else(PoisonError::into_inner) {
+            None | Some(FenceForm::Marker) => [FenceForm::Marker, FenceForm::Record],
+            Some(FenceForm::Record) => [FenceForm::Record, FenceForm::Marker],
+        }
+    }
+
+    /// See [`Journal::fence`](crate::journal::Journal::fence): in the first of `forms` that is allowed.
     pub async fn fence(
         self: &Arc<Self>,
+        forms: &[FenceForm],
         producer_id: i64,
         partitions: &[Partition],
-        form: FenceForm,
         limit: Duration,
     ) -> Vec<Result<(), JournalError>> {
         let deadline = clock::now() + limit;
-        let mut told: Answers =
-            partitions.iter().map(|partition| (*partition, Err("it was not tried".to_owned()))).collect();
-        loop {
-            let left: Vec<Partition> =
-                told.iter().filter(|(_, told)| told.is_err()).map(|(partition, _)| *partition).collect();
+        let untried = || Err(Failure::Final("it was not tried".to_owned()));
+        let mut told: Answers = partitions.iter().map(|partition| (*partition, untried())).collect();
+        for form in forms {
+            let left = unfenced(&told, |failure| matches!(failure, Failure::Final(_)));
             if left.is_empty() {
                 break;
             }
+            let answers = self.fence_until(deadline, *form, producer_id, left).await;
+            if answers.values().any(Result::is_ok) {
+                *self.fence_form.lock().unwrap_or_else(PoisonError::into_inner) = Some(*form);
+            }
+            told.extend(answers);
+        }
+        let results = partitions.iter().map(|partition| {
+            let doing = || format!("to fence {partition:?}");
+            match told.get(partition) {
+                Some(Ok(())) => Ok(()),
+                Some(Err(Failure::Passing(why))) => {
+                    Err(JournalError::Unavailable { doing: format!("{}: {why}", doing()) })
+                }
+                Some(Err(Failure::Final(why))) => Err(JournalError::Refused { doing: doing(), why: why.clone() }),
+                None => Err(JournalError::Closed),
+            }
+        });
+        results.collect()
+    }
+
+    /// Until all are fenced, cannot be in this form, or the time is up.
+    async fn fence_until(
+        self: &Arc<Self>,
+        deadline: Instant,
+        form: FenceForm,
+        producer_id: i64,
+        mut left: Vec<Partition>,
+    ) -> Answers {
+        let mut told = Answers::new();
+        loop {
             told.extend(self.fence_once(producer_id, &left, form).await);
-            if told.values().all(Result::is_ok) || !pause_before(deadline).await {
-                break;
+            left = unfenced(&told, |failure| matches!(failure, Failure::Passing(_)));
+            if left.is_empty() || !pause_before(deadline).await {
+                return told;
             }
             self.metadata.refresh();
         }
-        let results = partitions.iter().map(|partition| match told.get(partition) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(why)) => Err(JournalError::Unavailable { doing: format!("to fence {partition:?}: {why}") }),
-            None => Err(JournalError::Closed),
-        });
-        results.collect()
     }
 
     async fn fence_once(self: &Arc<Self>, producer_id: i64, partitions: &[Partition], form: FenceForm) -> Answers {
         let cluster = self.metadata.cluster();
         let mut answers = Answers::new();
         let mut asked = Vec::new();
+        let mut led = Vec::new();
         for partition in partitions {
-            if let Err(Failure::Passing(why) | Failure::Final(why)) = by_leader(&cluster, &[*partition]) {
-                answers.insert(*partition, Err(why));
+            match by_leader(&cluster, &[*partition]) {
+                Ok(_) => led.push(*partition),
+                // What is not there today may be there in a moment.
+                Err(Failure::Passing(why) | Failure::Final(why)) => {
+                    answers.insert(*partition, Err(Failure::Passing(why)));
+                }
             }
         }
-        let led: Vec<Partition> =
-            partitions.iter().copied().filter(|partition| !answers.contains_key(partition)).collect();
         for (node, partitions) in by_leader(&cluster, &led).unwrap_or_default() {
             let admin = Arc::clone(self);
             let task = async move {
@@ -107,10 +132,14 @@ impl Admin {
         for task in asked {
             answers.extend(task.await.unwrap_or_default());
         }
+        for partition in partitions {
+            let silent = || Err(Failure::Passing("the answer is incomplete".to_owned()));
+            answers.entry(*partition).or_insert_with(silent);
+        }
         answers
     }
 
-    async fn marker(&self, node: i32, producer_id: i64, partitions: &[Partition]) -> Result<Answers, String> {
+    async fn marker(&self, node: i32, producer_id: i64, partitions: &[Partition]) -> Result<Answers, Failure> {
         let mut topics: BTreeMap<TopicIndex, Vec<i32>> = BTreeMap::new();
         for partition in partitions {
             let number = i32::try_from(partition.number).unwrap_or(i32::MAX);
@@ -120,7 +149,7 @@ impl Admin {
             let name = self.names.get(usize::from(topic.0))?.clone();
             Some(WritableTxnMarkerTopic::default().with_name(name).with_partition_indexes(numbers))
         });
-        let connection = self.control.to(node).await?;
+        let connection = self.control.to(node).await.map_err(Failure::Passing)?;
         let codes = write_marker(&connection, producer_id, topics.collect()).await?;
         let answers = codes.into_iter().filter_map(|(name, number, error)| {
             let topic = self.names.iter().position(|known| known.as_str() == name)?;
@@ -130,11 +159,13 @@ impl Admin {
         Ok(answers.collect())
     }
 
-    async fn record(&self, node: i32, producer_id: i64, partitions: &[Partition]) -> Result<Answers, String> {
-        let connection = self.control.to(node).await?;
+    async fn record(&self, node: i32, producer_id: i64, partitions: &[Partition]) -> Result<Answers, Failure> {
+        let connection = self.control.to(node).await.map_err(Failure::Passing)?;
         let spoken = &wire::PRODUCE_SPOKEN;
-        let version = connection.version_of(wire::PRODUCE, spoken).map_err(|error| error.to_string())?;
-        let bytes = fence_record(producer_id).ok_or("the fence does not fit into a batch")?;
+        let version =
+            connection.version_of(wire::PRODUCE, spoken).map_err(|error| Failure::Final(error.to_string()))?;
+        let unfit = || Failure::Final("the fence does not fit into a batch".to_owned());
+        let bytes = fence_record(producer_id).ok_or_else(unfit)?;
         let mut topics: BTreeMap<TopicIndex, TopicBatches> = BTreeMap::new();
         for partition in partitions {
             let Some(name) = self.name(*partition) else { continue };
@@ -145,9 +176,10 @@ impl Admin {
         }
         let topics: Vec<TopicBatches> = topics.into_values().collect();
         let wait_ms = u32::try_from(WAIT.as_millis()).unwrap_or(u32::MAX);
-        let frame = produce_frame(&topics, wait_ms, version, connection.next_correlation(), connection.client_id())?;
-        let answer = connection.call_frame(frame, WAIT).await.map_err(|lost| lost.to_string())?;
-        let answer = wire::decode_produce(answer, version)?;
+        let correlation = connection.next_correlation();
+        let frame = produce_frame(&topics, wait_ms, version, correlation, connection.client_id());
+        let answer = connection.call_frame(frame.map_err(Failure::Final)?, WAIT).await?;
+        let answer = wire::decode_produce(answer, version).map_err(Failure::Passing)?;
         connection.hold_back(answer.throttle_time_ms);
         let mut answers = Answers::new();
         for topic in &answer.responses {
@@ -157,12 +189,13 @@ impl Admin {
                 let Ok(number) = u32::try_from(part.index) else { continue };
                 let told = match Verdict::of(part) {
                     Verdict::Written(Offset(_)) | Verdict::WrittenSomewhere => Ok(()),
-                    Verdict::Retry { .. }
-                    | Verdict::Refused(_)
-                    | Verdict::TooLarge
-                    | Verdict::Invalid(_)
+                    Verdict::Refused(Refusal::NoSuchPartition)
+                    | Verdict::Retry { .. }
                     | Verdict::OutOfSequence
-                    | Verdict::Fenced => Err(wire::words(part.error_code)),
+                    | Verdict::Fenced => Err(Failure::Passing(wire::words(part.error_code))),
+                    Verdict::Refused(_) | Verdict::TooLarge | Verdict::Invalid(_) => {
+                        Err(Failure::Final(wire::words(part.error_code)))
+                    }
                 };
                 answers.insert(Partition { topic: TopicIndex(index), number }, told);
             }
@@ -174,12 +207,13 @@ impl Admin {
     pub async fn fence_form(&self) -> Result<FenceForm, JournalError> {
         self.persist("the fence that the cluster allows", async || {
             let connection = self.control.to_any().await.map_err(Failure::Passing)?;
-            if connection.version::<WriteTxnMarkersRequest>().is_err() {
-                return Ok(FenceForm::Record);
-            }
             let name = self.names.first().cloned().unwrap_or_else(|| topic_name("mqtt-fence"));
             let topic = WritableTxnMarkerTopic::default().with_name(name).with_partition_indexes(vec![NO_PARTITION]);
-            let codes = write_marker(&connection, i64::MAX, vec![topic]).await.map_err(Failure::Passing)?;
+            let codes = match write_marker(&connection, i64::MAX, vec![topic]).await {
+                Ok(codes) => codes,
+                Err(Failure::Final(_)) => return Ok(FenceForm::Record),
+                Err(Failure::Passing(why)) => return Err(Failure::Passing(why)),
+            };
             match codes.first() {
                 Some((_, _, code::CLUSTER_AUTHORIZATION_FAILED | code::TOPIC_AUTHORIZATION_FAILED)) => {
                     Ok(FenceForm::Record)
@@ -200,11 +234,15 @@ async fn pause_before(deadline: Instant) -> bool {
     !left.is_zero()
 }
 
-fn marker_told(error: i16) -> Result<(), String> {
+fn unfenced(told: &Answers, and: impl Fn(&Failure) -> bool) -> Vec<Partition> {
+    told.iter().filter(|(_, told)| told.as_ref().is_err_and(&and)).map(|(partition, _)| *partition).collect()
+}
+
+fn marker_told(error: i16) -> Result<(), Failure> {
     match error {
         // Somebody wrote a fence of an even higher epoch.
         code::NONE | code::INVALID_PRODUCER_EPOCH => Ok(()),
-        error => Err(wire::words(error)),
+        error => Err(Failure::of(error)),
     }
 }
 
@@ -212,7 +250,10 @@ async fn write_marker(
     connection: &Connection,
     producer_id: i64,
     topics: Vec<WritableTxnMarkerTopic>,
-) -> Result<Vec<(String, i32, i16)>, String> {
+) -> Result<Vec<(String, i32, i16)>, Failure> {
+    if let Err(error) = connection.version::<WriteTxnMarkersRequest>() {
+        return Err(Failure::Final(error.to_string()));
+    }
     let marker = WritableTxnMarker::default()
         .with_producer_id(producer_id.into())
         .with_producer_epoch(MARKER_EPOCH)
@@ -220,8 +261,7 @@ async fn write_marker(
         .with_topics(topics)
         .with_coordinator_epoch(0);
     let request = WriteTxnMarkersRequest::default().with_markers(vec![marker]);
-    let answer: <WriteTxnMarkersRequest as Call>::Answer =
-        connection.call(&request, WAIT).await.map_err(|error| error.to_string())?;
+    let answer: <WriteTxnMarkersRequest as Call>::Answer = connection.call(&request, WAIT).await?;
     let topics = answer.markers.into_iter().flat_map(|marker| marker.topics);
     let codes = topics.flat_map(|topic| {
         let name = topic.name.to_string();

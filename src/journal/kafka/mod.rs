@@ -18,7 +18,8 @@ mod stats;
 mod tail;
 mod wire;
 
-pub use fence::{FENCE_KEY, FenceForm};
+pub use super::FenceForm;
+pub use fence::FENCE_KEY;
 pub use options::KafkaOptions;
 pub use security::Security;
 pub use stats::{JournalStats, PartitionView, TopicStats};
@@ -36,8 +37,8 @@ use self::connection::Endpoint;
 use self::metadata::{Cluster, Metadata, topic_name};
 use self::tail::KafkaTail;
 use super::{
-    AckSink, Answer, Ends, Health, Isolation, Journal, JournalError, NotTaken, Offset, Partition, ReadAnswer, Tail,
-    Ticket, TopicDescription, TopicIndex, TopicSpec,
+    AckSink, Answer, Ends, Fenced, Health, Isolation, Journal, JournalError, NotTaken, Offset, Partition, ReadAnswer,
+    Tail, Ticket, TopicDescription, TopicIndex, TopicSpec,
 };
 use crate::clock;
 use crate::message::RecordRef;
@@ -49,7 +50,8 @@ pub struct KafkaJournal {
     admin: Arc<Admin>,
     /// `None` when it was opened without kafka topics.
     appender: Option<Appender>,
-    producer_id: Option<i64>,
+    /// −1 without kafka topics.
+    producer_id: i64,
 }
 
 impl KafkaJournal {
@@ -70,7 +72,7 @@ impl KafkaJournal {
         let metadata = Metadata::start(Arc::clone(&options), names.clone(), stats.pulse());
         let admin = Arc::new(Admin::new(&options, &metadata, names.clone()));
         first_cluster(&options, &metadata, &topics).await?;
-        let mut journal = Self { metadata, stats, admin, appender: None, producer_id: None };
+        let mut journal = Self { metadata, stats, admin, appender: None, producer_id: -1 };
         if !topics.is_empty() {
             let producer_id = journal.admin.new_producer_id().await?;
             let parts = AppenderParts {
@@ -81,26 +83,20 @@ impl KafkaJournal {
                 stats: Arc::clone(&journal.stats),
             };
             journal.appender = Some(Appender::start(&options, parts));
-            journal.producer_id = Some(producer_id);
+            journal.producer_id = producer_id;
         }
         Ok(journal)
     }
 
-    /// This incarnation's producer id: what others fence once it is dead (F9). `None` if it appends nothing.
-    pub fn producer_id(&self) -> Option<i64> {
-        self.producer_id
-    }
-
-    /// Fences a dead incarnation's producer at the leaders of `partitions` (F9): all of them, whether it ever wrote there
-    /// or not. Tries for `limit`; what came of each partition, in their order. To be repeated until all are fenced.
-    pub async fn fence(
+    /// As [`Journal::fence`], but in this form only.
+    pub async fn fence_as(
         &self,
+        form: FenceForm,
         producer_id: i64,
         partitions: &[Partition],
-        form: FenceForm,
         limit: Duration,
     ) -> Vec<Result<(), JournalError>> {
-        self.admin.fence(producer_id, partitions, form, limit).await
+        self.admin.fence(&[form], producer_id, partitions, limit).await
     }
 
     /// Which form of a fence this cluster allows to this node.
@@ -168,6 +164,22 @@ fn first_missing(cluster: &Cluster, topics: &[String]) -> Option<String> {
 impl Journal for KafkaJournal {
     fn partitions(&self, topic: TopicIndex) -> u32 {
         self.metadata.cluster().partitions(topic)
+    }
+
+    fn topic_id(&self, topic: TopicIndex) -> Option<u128> {
+        let cluster = self.metadata.cluster();
+        cluster.topic(topic).filter(|topic| !topic.id.is_nil()).map(|topic| topic.id.as_u128())
+    }
+
+    fn producer_id(&self) -> i64 {
+        self.producer_id
+    }
+
+    fn fence<'a>(&'a self, producer_id: i64, partitions: &'a [Partition], limit: Duration) -> Fenced<'a> {
+        Box::pin(async move {
+            let forms = self.admin.likely_forms();
+            self.admin.fence(&forms, producer_id, partitions, limit).await
+        })
     }
 
     fn append(&self, ticket: Ticket, partition: Partition, record: &RecordRef<'_>) -> Result<(), NotTaken> {

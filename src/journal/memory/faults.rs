@@ -29,8 +29,11 @@ pub struct FaultPlan {
     pub hole_permille: u16,
     /// After a group landed in a compacted kafka topic, its partition is compacted.
     pub compaction_permille: u16,
-    /// A question (ends, read, describe, create) is not answered: `Unavailable`.
+    /// A question (ends, read, describe, create) is not answered: `Unavailable`. So is a fence of one partition, and then a
+    /// coin decides whether it was done.
     pub unanswered_permille: u16,
+    /// The cluster allows no markers: nodes fence with records.
+    pub fences_are_records: bool,
     /// After an event a tail hears nothing more for up to `tail_delay_ms_max`.
     pub tail_delay_permille: u16,
     /// The longest silence of a tail.
@@ -57,6 +60,7 @@ impl FaultPlan {
             hole_permille: 20,
             compaction_permille: 20,
             unanswered_permille: 20,
+            fences_are_records: false,
             tail_delay_permille: 50,
             tail_delay_ms_max: 500,
             tail_gap_permille: 0,

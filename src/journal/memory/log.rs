@@ -93,6 +93,12 @@ impl MemoryLog {
         slot.and_then(|slot| self.topics.get(slot)).map_or(0, |topic| topic.spec.partitions)
     }
 
+    /// Kafka's id of a kafka topic, another one for each creation; `None` while it does not exist.
+    pub fn topic_id(&self, id: IncarnationId, topic: TopicIndex) -> Option<u128> {
+        let slot = self.incarnations.get(id.0)?.slot(topic)?;
+        self.topics.get(slot).map(|topic| topic.uuid)
+    }
+
     /// How an incarnation is.
     pub fn health(&self, id: IncarnationId) -> Health {
         self.incarnations.get(id.0).map_or_else(Health::default, |incarnation| Health {

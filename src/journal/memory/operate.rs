@@ -5,22 +5,13 @@ use super::group::Sealed;
 use super::log::Place;
 use super::partition::{Fate, Writing};
 use super::topics::Topic;
-use crate::journal::{Offset, TailEvent};
-use crate::message::{Header, RecordRef};
+use crate::journal::{FenceForm, Offset, TailEvent};
+use crate::message::{Header, RecordRef, headers};
 
 /// A partition that is compacted is compacted on its own once it has doubled and is larger than this.
 const COMPACT_FROM_BYTES: usize = 1 << 20;
 /// The producer id of foreign programs that the fault plan brings.
 const FOREIGN_PRODUCER_ID: i64 = 7;
-
-/// How a dead node's producer id is fenced in a partition (F9).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FenceForm {
-    /// An ABORT marker at epoch 32766: takes an offset, nobody sees it.
-    Marker,
-    /// A record at epoch 32767 with the header `mqtt-fence`, which readers drop.
-    Record,
-}
 
 /// What a foreign program writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +29,10 @@ pub enum ForeignWrite {
 impl MemoryLog {
     /// Fences a producer id in one partition, whether it ever wrote there or not. False if there is no such partition.
     pub fn fence(&mut self, producer_id: i64, topic: &str, number: u32, form: FenceForm) -> bool {
-        let Some(place) = self.place(topic, number) else { return false };
+        self.place(topic, number).is_some_and(|place| self.fence_at(producer_id, place, form))
+    }
+
+    pub(super) fn fence_at(&mut self, producer_id: i64, place: Place, form: FenceForm) -> bool {
         let now_ms = self.now_ms;
         let Some(log) = self.partition_mut(place) else { return false };
         match form {
@@ -49,7 +43,8 @@ impl MemoryLog {
             }
             FenceForm::Record => {
                 log.fence(producer_id, 32767);
-                let headers = [Header { name: "mqtt-fence", value: Some(b"") }];
+                let whose = producer_id.to_string();
+                let headers = [Header { name: headers::FENCE, value: Some(whose.as_bytes()) }];
                 let record =
                     RecordRef { key: Some(b"mqtt-fence"), value: None, headers: &headers, timestamp_ms: now_ms };
                 let writing = Writing { producer_id, now_ms, fate: Fate::Committed };

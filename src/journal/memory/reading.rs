@@ -1,9 +1,9 @@
 //! Questions to the log.
 
 use super::MemoryLog;
-use super::log::IncarnationId;
+use super::log::{IncarnationId, Place};
 use super::partition::{PartitionLog, Step};
-use crate::journal::{Ends, Isolation, JournalError, Offset, Partition, ReadAnswer};
+use crate::journal::{Ends, FenceForm, Isolation, JournalError, Offset, Partition, ReadAnswer};
 
 impl MemoryLog {
     /// Both ends of each partition, in the order asked.
@@ -58,6 +58,29 @@ impl MemoryLog {
             return Err(JournalError::Unavailable { doing: doing.into() });
         }
         Ok(())
+    }
+
+    /// An incarnation fences a producer in one partition, in the form that the fault plan allows.
+    ///
+    /// # Errors
+    /// The partition does not exist, or there was no answer: then it may be fenced or not.
+    pub fn fence_partition(
+        &mut self,
+        id: IncarnationId,
+        producer_id: i64,
+        partition: Partition,
+    ) -> Result<(), JournalError> {
+        let answered = self.may_answer("a fence");
+        if answered.is_err() && self.dice.coin() {
+            return answered;
+        }
+        self.log_of(id, partition, "a fence")?;
+        let slot = self.incarnations.get(id.0).and_then(|incarnation| incarnation.slot(partition.topic));
+        let form = if self.plan.fences_are_records { FenceForm::Record } else { FenceForm::Marker };
+        if let Some(slot) = slot {
+            self.fence_at(producer_id, Place { slot, number: partition.number }, form);
+        }
+        answered
     }
 
     fn log_of(&self, id: IncarnationId, partition: Partition, what: &str) -> Result<&PartitionLog, JournalError> {

@@ -11,8 +11,8 @@ use tokio::sync::{Notify, oneshot};
 use super::{Acked, FaultPlan, IncarnationId, Limits, MemoryLog, TailId};
 use crate::clock;
 use crate::journal::{
-    AckSink, Answer, Ends, Health, Isolation, Journal, JournalError, NotTaken, Offset, Partition, ReadAnswer, Tail,
-    TailEvent, Ticket, TopicDescription, TopicIndex, TopicSpec,
+    AckSink, Answer, Ends, Fenced, Health, Isolation, Journal, JournalError, NotTaken, Offset, Partition, ReadAnswer,
+    Tail, TailEvent, Ticket, TopicDescription, TopicIndex, TopicSpec,
 };
 use crate::message::RecordRef;
 use crate::ops::tasks;
@@ -123,11 +123,6 @@ impl MemoryJournal {
         Self { shared, id, producer_id, work, relief }
     }
 
-    /// This incarnation's producer id, by which it is fenced (F9).
-    pub fn producer_id(&self) -> i64 {
-        self.producer_id
-    }
-
     /// This incarnation's name in the log.
     pub fn incarnation(&self) -> IncarnationId {
         self.id
@@ -162,6 +157,25 @@ impl Drop for MemoryJournal {
 impl Journal for MemoryJournal {
     fn partitions(&self, topic: TopicIndex) -> u32 {
         self.shared.lock().log.partitions(self.id, topic)
+    }
+
+    fn topic_id(&self, topic: TopicIndex) -> Option<u128> {
+        self.shared.lock().log.topic_id(self.id, topic)
+    }
+
+    fn producer_id(&self) -> i64 {
+        self.producer_id
+    }
+
+    fn fence<'a>(&'a self, producer_id: i64, partitions: &'a [Partition], _limit: Duration) -> Fenced<'a> {
+        Box::pin(async move {
+            let mut state = self.shared.lock();
+            let log = &mut state.log;
+            let fenced = partitions.iter().map(|partition| log.fence_partition(self.id, producer_id, *partition));
+            let fenced = fenced.collect();
+            state.wake_tails();
+            fenced
+        })
     }
 
     fn append(&self, ticket: Ticket, partition: Partition, record: &RecordRef<'_>) -> Result<(), NotTaken> {
