@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::net::TcpListener;
 
 use crate::clock;
@@ -15,7 +15,7 @@ use crate::config::{Config, JournalChoice, Kafka, Limits};
 use crate::journal::kafka::{JournalStats, KafkaJournal, KafkaOptions};
 use crate::journal::memory::{self, FaultPlan, MemoryJournal, SharedLog};
 use crate::journal::{AckSink, Isolation, JournalError, SharedJournal};
-use crate::net::listener::Listener;
+use crate::net::listener::{Door, Listener};
 use crate::node::Node;
 use crate::node::connections::Connections;
 use crate::node::fanout;
@@ -57,8 +57,8 @@ pub enum StartError {
 pub struct Server {
     /// Where MQTT clients connect.
     pub mqtt: Vec<SocketAddr>,
-    /// Where `/metrics`, `/livez` and `/readyz` are.
-    pub ops: SocketAddr,
+    /// Where `/metrics`, `/livez` and `/readyz` are; `None` for a node without ports.
+    pub ops: Option<SocketAddr>,
     node: Arc<Node>,
     journal: SharedJournal,
     readiness: Arc<Readiness>,
@@ -66,6 +66,7 @@ pub struct Server {
     /// Draining it ends the listeners, which outlive the beginning of the process's own drain.
     accepting: Shutdown,
     config: Config,
+    door_random: StdRng,
 }
 
 /// Starts a node: journal, kafka topics checked (and created if so configured), actors, listeners. It is ready when this
@@ -74,19 +75,31 @@ pub struct Server {
 /// # Errors
 /// [`StartError`]; nothing is left running.
 pub async fn start(config: Config, shutdown: Shutdown) -> Result<Server, StartError> {
-    start_on(config, shutdown, None).await
+    start_on(config, shutdown, Ground::default()).await
 }
 
-/// [`start`] on a memory journal that several nodes share.
+/// What a node stands on where it is not alone in its process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ground<'a> {
+    /// A memory journal that several nodes share.
+    pub log: Option<&'a SharedLog>,
+    /// Where all randomness comes from; `None` is the operating system.
+    pub seed: Option<u64>,
+    /// Opens no port: clients come through [`Server::door`].
+    pub portless: bool,
+}
+
+/// [`start`] on other ground than a process of its own.
 ///
 /// # Errors
 /// As [`start`].
-pub async fn start_on(config: Config, shutdown: Shutdown, shared: Option<&SharedLog>) -> Result<Server, StartError> {
+pub async fn start_on(config: Config, shutdown: Shutdown, ground: Ground<'_>) -> Result<Server, StartError> {
+    let mut random: StdRng = ground.seed.map_or_else(rand::make_rng, StdRng::seed_from_u64);
     let metrics = Arc::new(Metrics::new(&config.node_id).map_err(|error| StartError::Metrics(error.to_string()))?);
     let connections = Arc::new(Connections::new(usize::try_from(config.limits.connections_max).unwrap_or(usize::MAX)));
     let router = Arc::new(AckRouter::new(Arc::clone(&connections), topic_counters(&config, &metrics)?));
     let sink: Arc<dyn AckSink> = Arc::clone(&router) as Arc<dyn AckSink>;
-    let opened = open_journal(&config, sink, shared).await?;
+    let opened = open_journal(&config, sink, ground.log).await?;
     let journal = opened.journal;
     let mapping = Arc::clone(&config.mapping.compiled);
     let ring_bytes_max = config.limits.qos0_buffer_bytes_max;
@@ -99,7 +112,7 @@ pub async fn start_on(config: Config, shutdown: Shutdown, shared: Option<&Shared
         mapping,
         metrics: Arc::clone(&metrics),
         isolation: Isolation::ReadCommitted,
-        trie_seed: rand::make_rng::<StdRng>().random(),
+        trie_seed: random.random(),
     });
     if let Some(stats) = opened.stats {
         export_stats(&config, &metrics, stats)?;
@@ -117,46 +130,55 @@ pub async fn start_on(config: Config, shutdown: Shutdown, shared: Option<&Shared
         fanout,
         metrics,
     });
-    listen(config, node, journal, shutdown).await
-}
-
-async fn listen(
-    config: Config,
-    node: Arc<Node>,
-    journal: SharedJournal,
-    shutdown: Shutdown,
-) -> Result<Server, StartError> {
     let readiness = Arc::new(Readiness::new(config.ops.kafka_grace));
     watch_journal(&node.metrics, &readiness, &journal);
-    let ops = TcpListener::bind(config.ops.address).await.map_err(|error| {
-        io::Error::new(error.kind(), format!("ops.address: cannot listen on {}: {error}", config.ops.address))
-    })?;
-    let ops_address = ops.local_addr()?;
     let accepting = Shutdown::new();
-    let mut mqtt = Vec::new();
-    let mut listeners = Vec::new();
-    for &address in &config.listen.mqtt {
-        let listener = Listener::bind(address, Arc::clone(&node), rand::make_rng())?;
-        mqtt.push(listener.local_address()?);
-        listeners.push(listener);
+    let door_random = StdRng::from_rng(&mut random);
+    let mut server =
+        Server { mqtt: Vec::new(), ops: None, node, journal, readiness, shutdown, accepting, config, door_random };
+    if !ground.portless {
+        server.listen(&mut random).await?;
     }
-    for listener in listeners {
-        tasks::spawn("listener", listener.run(accepting.clone()));
-    }
-    tasks::spawn("ops", admin::serve(ops, Arc::clone(&node.metrics), Arc::clone(&readiness), shutdown.clone()));
-    readiness.set_ready();
-    tracing::info!(node = config.node_id, ?mqtt, ops = %ops_address, "ready");
-    Ok(Server { mqtt, ops: ops_address, node, journal, readiness, shutdown, accepting, config })
+    server.readiness.set_ready();
+    tracing::info!(node = server.config.node_id, mqtt = ?server.mqtt, ops = ?server.ops, "ready");
+    Ok(server)
 }
 
 impl Server {
+    /// Opens the ports: all of them, or none and nothing is left running.
+    async fn listen(&mut self, random: &mut StdRng) -> Result<(), StartError> {
+        let address = self.config.ops.address;
+        let ops = TcpListener::bind(address).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("ops.address: cannot listen on {address}: {error}"))
+        })?;
+        self.ops = Some(ops.local_addr()?);
+        let mut listeners = Vec::new();
+        for &address in &self.config.listen.mqtt {
+            let listener = Listener::bind(address, Arc::clone(&self.node), StdRng::from_rng(random))?;
+            self.mqtt.push(listener.local_address()?);
+            listeners.push(listener);
+        }
+        for listener in listeners {
+            tasks::spawn("listener", listener.run(self.accepting.clone()));
+        }
+        let (metrics, readiness) = (Arc::clone(&self.node.metrics), Arc::clone(&self.readiness));
+        tasks::spawn("ops", admin::serve(ops, metrics, readiness, self.shutdown.clone()));
+        Ok(())
+    }
+
+    /// A way in that needs no port.
+    pub fn door(&mut self) -> Door {
+        Door::new(Arc::clone(&self.node), StdRng::from_rng(&mut self.door_random))
+    }
+
     /// Serves until the shutdown is stopped, or drained to its end.
     pub async fn run(self) {
         self.shutdown.draining().await;
         self.readiness.set_draining();
         tokio::select! {
-            () = self.drain() => {}
+            biased;
             () = self.shutdown.stopped() => {}
+            () = self.drain() => {}
         }
         self.accepting.drain();
         self.node.fanout.close();

@@ -141,7 +141,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// Three lines that lead to the first message.
 fn welcome(config: &Config, server: &Server) -> String {
-    let Some(address) = server.mqtt.first() else { return String::new() };
+    let (Some(address), Some(ops)) = (server.mqtt.first(), server.ops) else { return String::new() };
     let (host, port) = (address.ip(), address.port());
     let journal = match &config.journal {
         JournalChoice::Memory => "messages in memory until it ends".to_owned(),
@@ -152,6 +152,5 @@ fn welcome(config: &Config, server: &Server) -> String {
          subscribe: mosquitto_sub -h {host} -p {port} -q 1 -v -t 'hello/#'\n  \
          publish:   mosquitto_pub -h {host} -p {port} -q 1 -t hello/world -m 'good morning'\n",
         version = env!("CARGO_PKG_VERSION"),
-        ops = server.ops,
     )
 }

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use self::counting::{count_end, drop_reason};
 use self::lingering::{linger, must_linger};
+use super::stream::Stream;
 use crate::clock;
 use crate::journal::NotTaken;
 use crate::mqtt::head::{Head, Sender, frame_head};
@@ -65,7 +65,7 @@ struct Parked {
 ///
 /// A future written by hand: one that the compiler makes of an async function keeps room for every stage of its life,
 /// and this is what an idle connection costs.
-pub fn serve(stream: TcpStream, node: Arc<Node>, nonce: u128) -> Option<impl Future<Output = ()> + Send> {
+pub fn serve(stream: Stream, node: Arc<Node>, nonce: u128) -> Option<impl Future<Output = ()> + Send> {
     let mailbox = Arc::new(Mailbox::new(node.mailbox_limits));
     let Some(id) = node.connections.add(Arc::clone(&mailbox)) else {
         node.metrics.connections_refused.inc(RefuseReason::TooMany);
@@ -95,7 +95,7 @@ impl Future for Serving {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     node: Arc<Node>,
     mailbox: Arc<Mailbox>,
     id: ConnectionId,
@@ -112,7 +112,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, node: Arc<Node>, mailbox: Arc<Mailbox>, id: ConnectionId, nonce: u128) -> Self {
+    fn new(stream: Stream, node: Arc<Node>, mailbox: Arc<Mailbox>, id: ConnectionId, nonce: u128) -> Self {
         let session = Session::new(Arc::clone(&node.settings), clock::now(), nonce);
         Self {
             stream,
@@ -489,7 +489,7 @@ impl Connection {
     }
 
     /// Takes the connection out of the node; what is left is its socket.
-    fn end(self, cause: CloseCause) -> TcpStream {
+    fn end(self, cause: CloseCause) -> Stream {
         let node = &self.node;
         self.mailbox.close();
         node.connections.remove(self.id);

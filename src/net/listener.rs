@@ -1,4 +1,4 @@
-//! Accepts connections of MQTT clients over TCP.
+//! Where MQTT clients come in: over TCP, and from within the process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connection;
+use super::stream::Stream;
 use crate::node::Node;
 use crate::ops::shutdown::Shutdown;
 use crate::ops::tasks;
@@ -22,6 +23,11 @@ const BACKLOG: u32 = 4_096;
 /// A bound listener.
 pub struct Listener {
     socket: TcpListener,
+    door: Door,
+}
+
+/// Lets connections into a node.
+pub struct Door {
     node: Arc<Node>,
     random: StdRng,
 }
@@ -41,7 +47,7 @@ impl Listener {
         socket.set_reuseaddr(true).map_err(named)?;
         socket.bind(address).map_err(named)?;
         let socket = socket.listen(BACKLOG).map_err(named)?;
-        Ok(Self { socket, node, random })
+        Ok(Self { socket, door: Door::new(node, random) })
     }
 
     /// The address it is bound to.
@@ -56,6 +62,8 @@ impl Listener {
     pub async fn run(mut self, shutdown: Shutdown) {
         loop {
             tokio::select! {
+                biased;
+                () = shutdown.draining() => return,
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, _)) => self.on_accepted(stream),
                     Err(error) => {
@@ -63,18 +71,29 @@ impl Listener {
                         tokio::time::sleep(Duration::from_millis(ACCEPT_REST_MS)).await;
                     }
                 },
-                () = shutdown.draining() => return,
             }
         }
     }
 
     fn on_accepted(&mut self, stream: TcpStream) {
-        self.node.metrics.connections_accepted.inc();
+        self.door.node.metrics.connections_accepted.inc();
         if let Err(error) = stream.set_nodelay(true) {
             // The socket is gone already.
             tracing::debug!(%error, "a connection ended at once");
             return;
         }
+        self.door.let_in(Stream::Tcp(stream));
+    }
+}
+
+impl Door {
+    /// A door of `node`. `random` makes the client ids that are assigned.
+    pub fn new(node: Arc<Node>, random: StdRng) -> Self {
+        Self { node, random }
+    }
+
+    /// Serves the client behind `stream`, unless the node is full.
+    pub fn let_in(&mut self, stream: Stream) {
         if let Some(serving) = connection::serve(stream, Arc::clone(&self.node), self.random.random()) {
             tasks::spawn("connection", serving);
         }

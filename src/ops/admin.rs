@@ -102,8 +102,9 @@ pub async fn serve(
         .with_state(Shared { metrics, readiness });
     let server = axum::serve(listener, routes);
     tokio::select! {
-        result = server => result,
+        biased;
         () = shutdown.stopped() => Ok(()),
+        result = server => result,
     }
 }
 

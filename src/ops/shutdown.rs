@@ -102,6 +102,7 @@ pub fn listen_for_signals(shutdown: &Shutdown) -> io::Result<JoinHandle<()>> {
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
     tokio::select! {
+        biased;
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     }

@@ -1,5 +1,7 @@
 //! The only spawn: every task has a name, and one that panics is reported with it.
 
+mod scope;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,17 +9,23 @@ use std::task::{Context, Poll};
 
 use tokio::task::JoinHandle;
 
+pub use scope::{Scope, Scoped};
+
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Runs `future` as a task of the current runtime. A panic in it is logged with `name` and counted; it costs no second
-/// task, and nothing while the task runs.
+/// task, and nothing while the task runs. A task of a [`Scope`] spawns into that scope.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
 pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(Watched { future, _watch: PanicWatch { name } })
+    let watched = Watched { future, _watch: PanicWatch { name } };
+    let Some(scope) = Scope::current() else { return tokio::spawn(watched) };
+    let task = tokio::spawn(scope.run(watched));
+    scope.adopt(task.abort_handle());
+    task
 }
 
 pin_project_lite::pin_project! {

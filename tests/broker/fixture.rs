@@ -9,6 +9,7 @@ use millrace::config::{self, Config, Flag, Preset, Sources};
 use millrace::journal::memory::{FaultPlan, Limits, SharedLog};
 use millrace::ops::shutdown::Shutdown;
 use millrace::ops::tasks;
+use millrace::server::Ground;
 use millrace::{clock, server};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -152,18 +153,18 @@ impl TestNode {
     fn start(place: &Place, config: Config) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let shutdown = Shutdown::new();
-        let shared = match &place.journal {
+        let log = match &place.journal {
             Journal::Memory(log) => Some(log),
             Journal::Kafka(_) => None,
         };
-        let start = server::start_on(config, shutdown.clone(), shared);
+        let start = server::start_on(config, shutdown.clone(), Ground { log, ..Ground::default() });
         let started = runtime.block_on(async { tokio::time::timeout(NODE_LIMIT, start).await });
         let server = match started {
             Ok(Ok(server)) => server,
             Ok(Err(error)) => panic!("the node does not start: {error}"),
             Err(elapsed) => panic!("the node does not start within {NODE_LIMIT:?}: {elapsed}"),
         };
-        let (mqtt, ops) = (server.mqtt[0], server.ops);
+        let (mqtt, ops) = (server.mqtt[0], server.ops.unwrap());
         let run = runtime.spawn(server.run());
         Self { mqtt, ops, shutdown, run: Some(run), runtime: Some(runtime) }
     }

@@ -307,6 +307,7 @@ fn keep_alive(tcp: &TcpStream) {
 async fn run(shared: Arc<Shared>, stream: Box<dyn Stream>, mut requests: mpsc::Receiver<Outbound>) {
     let (reader, writer) = tokio::io::split(stream);
     let why = tokio::select! {
+        biased;
         why = write_loop(&shared, writer, &mut requests) => why,
         why = read_loop(&shared, reader) => why,
         why = deadline_loop(&shared) => why,

@@ -181,10 +181,12 @@ impl Asker {
         loop {
             self.ask_until_answered().await;
             tokio::select! {
+                biased;
                 () = self.sender.closed() => return,
                 () = sleep(PAUSE_BETWEEN) => {}
             }
             tokio::select! {
+                biased;
                 () = self.sender.closed() => return,
                 () = self.refresh.notified() => {}
                 () = sleep(regularly) => {}

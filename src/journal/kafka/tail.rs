@@ -235,7 +235,8 @@ impl KafkaTail {
             }
             let wake_at = self.wake_at();
             tokio::select! {
-                arrival = self.arrivals.recv() => if let Some(arrival) = arrival { self.handle_arrival(arrival) },
+                // What comes rarely is first.
+                biased;
                 changed = self.cluster.changed() => match changed {
                     Ok(()) => self.on_cluster(),
                     // The journal is gone: nothing will come any more.
@@ -245,6 +246,7 @@ impl KafkaTail {
                     self.deciding = None;
                     self.on_decided(partition, generation, ends);
                 }
+                arrival = self.arrivals.recv() => if let Some(arrival) = arrival { self.handle_arrival(arrival) },
                 () = sleep_until(wake_at.unwrap_or_else(clock::now).into()), if wake_at.is_some() => {}
             }
             // Before the events are handed out: so the next answers are on their way meanwhile.

@@ -264,7 +264,7 @@ impl Driver {
     async fn run(self) {
         let mut acked = Vec::new();
         loop {
-            let round = self.on_work(clock::wall_ms(), &mut acked);
+            let round = self.on_work(clock::true_wall_ms(), &mut acked);
             if !acked.is_empty() {
                 for acked in acked.drain(..) {
                     self.sink.on_acks(&acked.group());
@@ -282,6 +282,7 @@ impl Driver {
                 None => self.work.notified().await,
                 Some(after) => {
                     tokio::select! {
+                        biased;
                         () = self.work.notified() => {}
                         () = tokio::time::sleep(after) => {}
                     }

@@ -6,15 +6,15 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
+use crate::net::stream::Stream;
 use crate::session::CloseCause;
 
 /// A connection that we close is given so long to read the last packet.
 const LINGER_MS: u64 = 1_000;
 
 /// What a client still sends would make the kernel throw away our last packet, so it is read and dropped for a moment.
-pub(super) async fn linger(mut stream: TcpStream) {
+pub(super) async fn linger(mut stream: Stream) {
     let until_closed = std::future::poll_fn(|cx| {
         ready!(Pin::new(&mut stream).poll_shutdown(cx))?;
         let mut bytes = [0; 256];

@@ -70,16 +70,45 @@ async fn run(
     commands: Arc<Commands>,
     mut answers: mpsc::Receiver<Answer>,
 ) {
+    let mut turn = 0_u32;
     loop {
-        tokio::select! {
-            event = tail.next() => fanout.on_tail(event, &mut *tail),
-            batch = commands.take() => match batch {
-                Some(batch) => batch.into_iter().for_each(|command| fanout.on_command(command, &mut *tail)),
-                None => return,
-            },
-            Some(answer) = answers.recv() => fanout.on_answer(answer, &mut *tail),
+        turn = turn.wrapping_add(1);
+        match hear(turn, &mut *tail, &commands, &mut answers).await {
+            Heard::Tail(event) => fanout.on_tail(event, &mut *tail),
+            Heard::Commands(batch) => batch.into_iter().for_each(|command| fanout.on_command(command, &mut *tail)),
+            Heard::Answer(answer) => fanout.on_answer(answer, &mut *tail),
+            Heard::Closed => return,
         }
         fanout.wake();
+    }
+}
+
+/// What the actor acts on.
+enum Heard {
+    Tail(TailEvent),
+    Commands(Vec<Command>),
+    Answer(Answer),
+    Closed,
+}
+
+/// Who is listened to first changes from turn to turn, so that none of the three can starve the others.
+async fn hear(turn: u32, tail: &mut dyn Tail, commands: &Commands, answers: &mut mpsc::Receiver<Answer>) -> Heard {
+    let tail = async { Heard::Tail(tail.next().await) };
+    let commands = async { commands.take().await.map_or(Heard::Closed, Heard::Commands) };
+    let answers = async { answers.recv().await.map_or(Heard::Closed, Heard::Answer) };
+    match turn % 3 {
+        0 => first_of(tail, commands, answers).await,
+        1 => first_of(commands, answers, tail).await,
+        _ => first_of(answers, tail, commands).await,
+    }
+}
+
+async fn first_of<T>(a: impl Future<Output = T>, b: impl Future<Output = T>, c: impl Future<Output = T>) -> T {
+    tokio::select! {
+        biased;
+        first = a => first,
+        first = b => first,
+        first = c => first,
     }
 }
 
