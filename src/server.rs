@@ -338,5 +338,6 @@ fn settings(limits: &Limits) -> Settings {
         subscribe_packets_max: SUBSCRIBE_PACKETS_MAX,
         keep_alive_s_max: u16::try_from(limits.keep_alive_max.as_secs()).unwrap_or(u16::MAX),
         deliver_window_max: receive_maximum.get(),
+        ..Settings::default()
     }
 }

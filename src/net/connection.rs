@@ -165,8 +165,8 @@ impl Connection {
         }
         for notice in taken.notices {
             let input = match notice {
-                Notice::Followed(packet_id) => Input::Followed(packet_id),
-                Notice::Unfollowed(packet_id) => Input::Unfollowed(packet_id),
+                Notice::Followed(packet_id) => Input::Followed { packet_id, from: Vec::new() },
+                Notice::Unfollowed(packet_id) => Input::Unfollowed { packet_id, from: Vec::new() },
                 Notice::TakenOver => Input::TakenOver,
                 Notice::ShuttingDown => Input::ShuttingDown,
                 Notice::Evicted(reason) => Input::Evicted(reason),
@@ -305,17 +305,27 @@ impl Connection {
         while let Some(effect) = scratch.effects.pop() {
             match effect {
                 Effect::Send(outgoing) => self.send(now, &outgoing, scratch),
-                Effect::Append { sequence, alias_topic } => {
+                Effect::Append { sequence, alias_topic, token: _ } => {
                     if let Some(publish) = in_hand {
                         self.append(sequence, publish, alias_topic.as_deref().unwrap_or(publish.topic));
                     }
                 }
-                Effect::AppendWill(will) => self.append_will(*will),
-                Effect::Register(client_id) => {
-                    if self.node.registry.register(client_id, self.id, Arc::clone(&self.mailbox)) {
+                Effect::AppendKept { sequence, .. } => self.fail_append(sequence, NotTaken::Closed),
+                Effect::LateAppendRisk | Effect::Resume { .. } | Effect::LookUp { .. } => {}
+                Effect::Persist { sequence, .. } => {
+                    self.session.handle(now, Input::Persisted(sequence), &mut scratch.effects);
+                }
+                Effect::Claim(wish) => {
+                    if self.node.registry.register(wish.client_id.clone(), self.id, Arc::clone(&self.mailbox)) {
                         self.node.metrics.takeovers.inc();
                     }
-                    self.session.handle(now, Input::Registered, &mut scratch.effects);
+                    let grant = crate::session::Grant {
+                        nonce: crate::ledger::ids::Nonce([0; 16]),
+                        session_present: false,
+                        state: Box::default(),
+                        settled: true,
+                    };
+                    self.session.handle(now, Input::Granted(Box::new(grant)), &mut scratch.effects);
                 }
                 Effect::Follow { packet_id, filters } => {
                     if let Some(client_id) = self.session.client_id().cloned() {
@@ -351,12 +361,6 @@ impl Connection {
                 }
             }
             Err(error) => self.fail_append(sequence, error),
-        }
-    }
-
-    fn append_will(&self, will: OwnedPublish) {
-        if let Some(client_id) = self.session.client_id() {
-            self.node.writer.keep(will, client_id.as_str());
         }
     }
 

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use super::outgoing::ConnAckParts;
 use super::will::OwnedPublish;
-use super::{CloseCause, Effect, Effects, Identity, Outgoing, Phase, Session};
+use super::{CloseCause, Effect, Effects, Grant, Identity, Outgoing, Phase, Session, Wish, WishedWill};
 use crate::mqtt::decode::DecodeError;
-use crate::mqtt::packet::{Connect, Disconnect, ProtocolVersion, QoS, Will};
+use crate::mqtt::packet::{Connect, Disconnect, ProtocolVersion, Will};
 use crate::mqtt::{ClientId, ReasonCode};
 
 /// What the client announced.
@@ -41,25 +41,25 @@ const NO_SESSION_AFTER_CONNECTION_S: u32 = 0;
 impl Session {
     pub(super) fn on_connect(&mut self, connect: &Connect<'_>, effects: &mut Effects) {
         self.version = connect.version;
-        if let Err(reason) = self.take_connect(connect) {
-            self.refuse(reason, effects);
-            return;
-        }
-        self.phase = Phase::Registering;
-        if let Some(client_id) = self.client_id().cloned() {
-            effects.push(Effect::Register(client_id));
+        match self.take_connect(connect) {
+            Ok(wish) => {
+                self.phase = Phase::Claiming;
+                effects.push(Effect::Claim(Box::new(wish)));
+            }
+            Err(reason) => self.refuse(reason, effects),
         }
     }
 
-    fn take_connect(&mut self, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+    fn take_connect(&mut self, connect: &Connect<'_>) -> Result<Wish, ReasonCode> {
         if connect.properties.authentication_method.is_some() {
             return Err(ReasonCode::BadAuthenticationMethod);
         }
         if connect.properties.user_properties.iter().count() > self.settings.user_properties_max {
             return Err(ReasonCode::QuotaExceeded);
         }
-        self.identity = Identity::Known(self.client_id_of(connect)?);
-        self.will = connect.will.as_ref().map(|will| self.take_will(will)).transpose()?;
+        let client_id = self.client_id_of(connect)?;
+        self.identity = Identity::Known(client_id.clone());
+        let will = connect.will.as_ref().map(|will| self.take_will(will)).transpose()?;
         self.deliveries.open_window(connect.properties.receive_maximum, self.settings.deliver_window_max);
         self.peer.packet_bytes_max =
             connect.properties.maximum_packet_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
@@ -68,7 +68,14 @@ impl Session {
         let granted_s = self.grant_keep_alive(connect);
         // [MQTT-3.1.2-22]: one and a half times the keep-alive.
         self.silence_ms_max = NonZeroU32::new(u32::from(granted_s) * 1_500);
-        Ok(())
+        Ok(Wish {
+            client_id,
+            clean_start: connect.clean_start,
+            expiry_s: 0,
+            will,
+            identity: Box::default(),
+            assigned: self.peer.asked.assigned_client_id,
+        })
     }
 
     fn client_id_of(&mut self, connect: &Connect<'_>) -> Result<ClientId, ReasonCode> {
@@ -96,20 +103,15 @@ impl Session {
         ClientId::parse(connect.client_id, self.settings.client_id_bytes_max).map_err(invalid)
     }
 
-    fn take_will(&self, will: &Will<'_>) -> Result<Box<OwnedPublish>, ReasonCode> {
-        if will.qos > QoS::AtLeastOnce {
-            return Err(ReasonCode::QoSNotSupported);
-        }
-        if will.retain && self.version == ProtocolVersion::V5 {
-            return Err(ReasonCode::RetainNotSupported);
-        }
+    fn take_will(&self, will: &Will<'_>) -> Result<WishedWill, ReasonCode> {
         if !self.settings.allows_topic(will.topic) || will.topic.starts_with('$') {
             return Err(ReasonCode::TopicNameInvalid);
         }
         if will.properties.user_properties.iter().count() > self.settings.user_properties_max {
             return Err(ReasonCode::QuotaExceeded);
         }
-        OwnedPublish::of_will(will).map(Box::new).ok_or(ReasonCode::PacketTooLarge)
+        let publish = OwnedPublish::of_will(will).ok_or(ReasonCode::PacketTooLarge)?;
+        Ok(WishedWill { delay_s: will.delay_s.unwrap_or(0), publish })
     }
 
     fn grant_keep_alive(&mut self, connect: &Connect<'_>) -> u16 {
@@ -122,8 +124,14 @@ impl Session {
         connect.keep_alive_s
     }
 
-    pub(super) fn on_registered(&mut self, now: Instant, effects: &mut Effects) {
-        if self.phase != Phase::Registering {
+    pub(super) fn on_denied(&mut self, reason: ReasonCode, effects: &mut Effects) {
+        if self.phase == Phase::Claiming {
+            self.refuse(reason, effects);
+        }
+    }
+
+    pub(super) fn on_granted(&mut self, now: Instant, _grant: Grant, effects: &mut Effects) {
+        if self.phase != Phase::Claiming {
             return;
         }
         self.phase = Phase::Connected;
@@ -166,10 +174,6 @@ impl Session {
         if disconnect.session_expiry_s.is_some_and(|s| s > 0) && !self.peer.asked.session_expiry {
             self.protocol_error(ReasonCode::ProtocolError, effects);
             return;
-        }
-        // [MQTT-3.14.4-3]: only a normal disconnection takes the will away.
-        if disconnect.reason == ReasonCode::Success {
-            self.will = None;
         }
         self.close(CloseCause::Disconnected, effects);
     }

@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use smallvec::SmallVec;
 
 use super::{Drop, Effect, Effects, Outgoing, Session};
+use crate::ledger::ids::Origin;
 use crate::message::Message;
 use crate::mqtt::packet::QoS;
 use crate::mqtt::{PacketId, ReasonCode};
@@ -21,6 +22,10 @@ pub struct Delivery {
     pub retain: bool,
     /// Of every matching subscription that has one [MQTT-3.3.4-3].
     pub subscription_ids: SmallVec<[u32; 1]>,
+    /// Where it is in the log; none for a retained message of a snapshot.
+    pub origin: Option<Origin>,
+    /// The node's tick at which it was handed over ([`Session::oldest_tick`]).
+    pub tick: u32,
 }
 
 impl Delivery {

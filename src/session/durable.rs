@@ -1,8 +1,8 @@
 //! What a session asks of the node about its life beyond the connection, and what it is told.
 
-use super::OwnedPublish;
-use crate::ledger::ids::{Nonce, Origin};
-use crate::ledger::state::SessionState;
+use super::{AppendOutcome, OwnedPublish};
+use crate::ledger::ids::{Incarnation, Nonce, Origin};
+use crate::ledger::state::{Inbound, SessionState, Unresolved};
 use crate::mqtt::{ClientId, PacketId};
 
 /// What a CONNECT asks for.
@@ -51,6 +51,13 @@ pub struct Grant {
     pub settled: bool,
 }
 
+/// What the next nonce inherits of `nonce`'s QoS 2 from the client: what it held, and the duty to look for its tokens.
+pub fn succeed(inbound: Inbound, nonce: Nonce, incarnation: Incarnation) -> Inbound {
+    let Inbound { high, held, pending, mut unresolved } = inbound;
+    unresolved.push(Unresolved { nonce, incarnation, high, pending, released: Vec::new(), looked: Vec::new() });
+    Inbound { high: 0, held, pending: Vec::new(), unresolved }
+}
+
 /// How a connection ended, as far as the session is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartCause {
@@ -69,10 +76,51 @@ pub enum PartCause {
 pub struct Parting {
     /// How it ended.
     pub cause: PartCause,
-    /// The session's state; its position is filled in on the way ([`Parting::unacked`] lowers it).
+    /// The session's state. [`SessionState::life`] says disconnected, unless fenced; an expiry of 0 means that it is to
+    /// end. The will is there only if it is due. [`SessionState::due`] is as it was granted.
+    /// The position is filled in on the way: [`Parting::unacked`] lowers it and becomes its `in_flight`.
     pub state: SessionState,
-    /// Messages that were sent and neither acknowledged nor recorded, in the order sent.
+    /// Messages with QoS 1 that were sent and not acknowledged, in the order sent.
     pub unacked: Vec<(PacketId, Origin)>,
     /// Appends that have no outcome yet.
-    pub outstanding: usize,
+    pub outstanding: Vec<Outstanding>,
+    /// Appends whose outcome is unknown: they may land as long as this node is not fenced.
+    pub unknown: usize,
+}
+
+/// An append that outlived its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Names it in [`super::Input::Appended`].
+    pub sequence: u64,
+    /// Number and packet id of its token, for QoS 2.
+    pub token: Option<(u32, PacketId)>,
+}
+
+impl Parting {
+    /// Takes an outcome that came after the end of the connection; keeps [`SessionState::inbound`] exact.
+    pub fn on_appended(&mut self, sequence: u64, outcome: AppendOutcome) {
+        let Some(index) = self.outstanding.iter().position(|append| append.sequence == sequence) else { return };
+        let append = self.outstanding.swap_remove(index);
+        let inbound = &mut self.state.inbound;
+        match (outcome, append.token) {
+            (AppendOutcome::Unknown, _) => self.unknown += 1,
+            (AppendOutcome::Written | AppendOutcome::Refused(_), None) => {}
+            (AppendOutcome::Written, Some((number, packet_id))) => {
+                inbound.pending.retain(|&(pending, _)| pending != number);
+                if let Err(place) = inbound.held.binary_search(&packet_id) {
+                    inbound.held.insert(place, packet_id);
+                }
+            }
+            (AppendOutcome::Refused(_), Some((number, _))) => {
+                inbound.pending.retain(|&(pending, _)| pending != number);
+            }
+        }
+    }
+
+    /// Whether nothing of this connection can reach the log any more, and [`SessionState::inbound`] says exactly what did:
+    /// the condition of F.
+    pub fn is_final(&self) -> bool {
+        self.outstanding.is_empty() && self.unknown == 0
+    }
 }

@@ -5,32 +5,36 @@
 //! that builds a PUBACK is `publish::on_appended`, and it takes the outcome of the append.
 //!
 //! ```text
-//!                 CONNECT fine                Registered
-//! AwaitConnect ───────────────▶ Registering ─────────────▶ Connected
-//!      │ refused, timeout            │ taken over, closed      │ DISCONNECT, error, taken over, closed
-//!      └─────────────────────────────┴─────────────────────────┴───────────▶ Closed
+//!                 CONNECT fine             Granted
+//! AwaitConnect ───────────────▶ Claiming ─────────────▶ Connected
+//!      │ refused, timeout          │ denied, timeout,      │ DISCONNECT, error, taken over, closed
+//!      │                           │ taken over, closed    │
+//!      └───────────────────────────┴───────────────────────┴───────────▶ Closed ──▶ Session::take_parting
 //! ```
 
 mod connect;
 mod deliver;
 mod durable;
+mod effect;
+mod input;
 mod outgoing;
 mod publish;
 mod settings;
 mod subscribe;
 mod will;
 
-use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::mqtt::decode::DecodeError;
 use crate::mqtt::packet::{Packet, ProtocolVersion};
-use crate::mqtt::{ClientId, PacketId, ReasonCode, TopicFilter};
+use crate::mqtt::{ClientId, ReasonCode};
 
 pub use deliver::Delivery;
-pub use durable::{Grant, PartCause, Parting, Wish, WishedWill};
+pub use durable::{Grant, Outstanding, PartCause, Parting, Wish, WishedWill, succeed};
+pub use effect::{CloseCause, Drop, Effect, Effects};
+pub use input::Input;
 pub use outgoing::{ConnAckParts, Outgoing};
 pub use publish::AppendOutcome;
 pub use settings::Settings;
@@ -42,144 +46,12 @@ pub use will::OwnedPublish;
 pub enum Phase {
     /// Nothing but CONNECT is allowed.
     AwaitConnect,
-    /// CONNECT was fine; the node is making this connection the client's only one.
-    Registering,
+    /// CONNECT was fine; the node is making the session this connection's.
+    Claiming,
     /// CONNACK was sent.
     Connected,
     /// Nothing more is sent or taken.
     Closed,
-}
-
-/// What happens outside.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// A whole packet of the client.
-    Packet(Packet<'a>),
-    /// Bytes of the client that are no packet.
-    Malformed(DecodeError),
-    /// The node registered the client id ([`Effect::Register`]).
-    Registered,
-    /// What became of an append ([`Effect::Append`]).
-    Appended {
-        /// Of the append.
-        sequence: u64,
-        /// Whether it is in the log.
-        outcome: AppendOutcome,
-    },
-    /// The subscriptions of this SUBSCRIBE are in force ([`Effect::Follow`]).
-    Followed(PacketId),
-    /// The filters of this UNSUBSCRIBE are out of force ([`Effect::Unfollow`]).
-    Unfollowed(PacketId),
-    /// A message for this client. Only while [`Session::wants_deliveries`].
-    Deliver {
-        /// The message and how it goes out.
-        delivery: Delivery,
-        /// Milliseconds since the Unix epoch, for the message expiry.
-        wall_ms: i64,
-    },
-    /// A PUBLISH could not be encoded for this client: too large for it.
-    Undeliverable(Option<PacketId>),
-    /// Another connection has the client id now.
-    TakenOver,
-    /// This node is shutting down.
-    ShuttingDown,
-    /// An operator or a limit outside of the protocol ends the connection.
-    Evicted(ReasonCode),
-    /// The socket ended.
-    SocketClosed,
-}
-
-/// What must happen outside.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Send a packet.
-    Send(Outgoing),
-    /// Append the PUBLISH that is being handled. Its outcome is awaited if it has a `sequence`.
-    Append {
-        /// Names the append in [`Input::Appended`]; none for QoS 0.
-        sequence: Option<u64>,
-        /// The topic, where a topic alias stands for it.
-        alias_topic: Option<Arc<str>>,
-    },
-    /// Append a message that this session kept: its will. Nobody waits for the outcome here.
-    AppendWill(Box<OwnedPublish>),
-    /// Make this connection the only one of its client id, then [`Input::Registered`].
-    Register(ClientId),
-    /// Bring subscriptions in force, then [`Input::Followed`].
-    Follow {
-        /// Of the SUBSCRIBE.
-        packet_id: PacketId,
-        /// At least one.
-        filters: Vec<Follow>,
-    },
-    /// Take subscriptions out of force, then [`Input::Unfollowed`].
-    Unfollow {
-        /// Of the UNSUBSCRIBE.
-        packet_id: PacketId,
-        /// May be empty.
-        filters: Vec<TopicFilter>,
-    },
-    /// A message was dropped instead of delivered.
-    Dropped(Drop),
-    /// Close the connection after what was sent.
-    Close(CloseCause),
-}
-
-/// Effects in the order in which they must happen.
-#[derive(Debug, Default)]
-pub struct Effects(VecDeque<Effect>);
-
-impl Effects {
-    /// Adds one behind the others.
-    pub fn push(&mut self, effect: Effect) {
-        self.0.push_back(effect);
-    }
-
-    /// Takes the first.
-    pub fn pop(&mut self) -> Option<Effect> {
-        self.0.pop_front()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Why a message was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Drop {
-    /// Its message expiry interval passed.
-    Expired,
-    /// The topic may not be published to.
-    NotWritable,
-    /// Larger than the client takes.
-    TooLarge,
-}
-
-/// Why a connection ends: for the log and the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CloseCause {
-    /// The client sent DISCONNECT.
-    Disconnected,
-    /// The socket ended without DISCONNECT.
-    SocketClosed,
-    /// The client broke the protocol.
-    Protocol(ReasonCode),
-    /// CONNECT was refused.
-    Refused(ReasonCode),
-    /// No CONNECT in time.
-    ConnectTimeout,
-    /// Nothing was heard for one and a half keep-alive times.
-    KeepAlive,
-    /// The client id connected again.
-    TakenOver,
-    /// This node shuts down.
-    ShuttingDown,
-    /// Limits outside of the protocol, for example no progress of the socket.
-    Evicted(ReasonCode),
-    /// An append failed in a way that this protocol version cannot tell.
-    AppendFailed,
 }
 
 /// Who the client is.
@@ -191,7 +63,7 @@ enum Identity {
     Known(ClientId),
 }
 
-/// One connection's session. Clean: it ends with the connection.
+/// One connection's session, for as long as it is this connection's.
 #[derive(Debug)]
 pub struct Session {
     settings: Arc<Settings>,
@@ -205,7 +77,7 @@ pub struct Session {
     publishes: publish::Inbound,
     deliveries: deliver::Outbound,
     subscriptions: subscribe::Subscriptions,
-    will: Option<Box<OwnedPublish>>,
+    tick: u32,
 }
 
 impl Session {
@@ -222,7 +94,7 @@ impl Session {
             publishes: publish::Inbound::default(),
             deliveries: deliver::Outbound::default(),
             subscriptions: subscribe::Subscriptions::default(),
-            will: None,
+            tick: 0,
         }
     }
 
@@ -238,13 +110,40 @@ impl Session {
     pub fn version(&self) -> Option<ProtocolVersion> {
         match self.phase {
             Phase::AwaitConnect => None,
-            Phase::Registering | Phase::Connected | Phase::Closed => Some(self.version),
+            Phase::Claiming | Phase::Connected | Phase::Closed => Some(self.version),
         }
     }
 
     /// The version to encode with: what a refusal before CONNECT is written in, too.
     pub fn wire_version(&self) -> ProtocolVersion {
         self.version
+    }
+
+    /// Whether the session outlives its connection.
+    pub fn is_durable(&self) -> bool {
+        false
+    }
+
+    /// The node's tick: what is appended from now on belongs to it ([`Session::oldest_token_tick`]).
+    pub fn set_tick(&mut self, tick: u32) {
+        self.tick = tick;
+    }
+
+    /// The earliest tick at which a message was handed over that is neither acknowledged nor, with QoS 2, recorded: the
+    /// node's watermark of positions must not pass it (W2). `None`: nothing holds it back.
+    pub fn oldest_tick(&self) -> Option<u32> {
+        None
+    }
+
+    /// The earliest tick at which a token was given to an append that has no outcome yet, or that is in the log and
+    /// neither released nor read back as held: the node's watermark of tokens must not pass it (Q5).
+    pub fn oldest_token_tick(&self) -> Option<u32> {
+        None
+    }
+
+    /// What the connection leaves behind, once, after it was closed; `None` if it had no session, or one without a claim.
+    pub fn take_parting(&mut self) -> Option<Box<Parting>> {
+        None
     }
 
     /// Where the connection is in its life.
@@ -256,7 +155,7 @@ impl Session {
     pub fn frame_bytes_max(&self) -> usize {
         match self.phase {
             Phase::AwaitConnect => self.settings.connect_bytes_max,
-            Phase::Registering | Phase::Connected | Phase::Closed => self.settings.packet_bytes_max,
+            Phase::Claiming | Phase::Connected | Phase::Closed => self.settings.packet_bytes_max,
         }
     }
 
@@ -270,7 +169,7 @@ impl Session {
     pub fn wants_input(&self) -> bool {
         match self.phase {
             Phase::AwaitConnect => true,
-            Phase::Registering | Phase::Closed => false,
+            Phase::Claiming | Phase::Closed => false,
             Phase::Connected => {
                 !self.publishes.is_full(self.version, &self.settings) && self.subscriptions.may_ask_more(&self.settings)
             }
@@ -290,10 +189,16 @@ impl Session {
                 self.handle_packet(packet, effects);
             }
             Input::Malformed(error) => self.on_malformed(&error, effects),
-            Input::Registered => self.on_registered(now, effects),
+            Input::Granted(grant) => self.on_granted(now, *grant, effects),
+            Input::Denied(reason) => self.on_denied(reason, effects),
+            Input::Persisted(_)
+            | Input::Settled(_)
+            | Input::LookedUp { .. }
+            | Input::Positions { .. }
+            | Input::Tick => {}
             Input::Appended { sequence, outcome } => self.on_appended(sequence, outcome, effects),
-            Input::Followed(packet_id) => self.on_followed(packet_id, effects),
-            Input::Unfollowed(packet_id) => self.on_unfollowed(packet_id, effects),
+            Input::Followed { packet_id, from: _ } => self.on_followed(packet_id, effects),
+            Input::Unfollowed { packet_id, from: _ } => self.on_unfollowed(packet_id, effects),
             Input::Deliver { delivery, wall_ms } => self.on_deliver(delivery, wall_ms, effects),
             Input::Undeliverable(packet_id) => self.on_undeliverable(packet_id, effects),
             Input::TakenOver => self.on_taken_over(effects),
@@ -311,7 +216,7 @@ impl Session {
                 let silence = Duration::from_millis(u64::from(ms.get()));
                 self.heard_at.checked_add(silence)
             }),
-            Phase::Registering | Phase::Closed => None,
+            Phase::Claiming | Phase::Closed => None,
         }
     }
 
@@ -330,7 +235,7 @@ impl Session {
         match self.phase {
             Phase::AwaitConnect => self.close(CloseCause::ConnectTimeout, effects),
             Phase::Connected => self.fail(CloseCause::KeepAlive, ReasonCode::KeepAliveTimeout, effects),
-            Phase::Registering | Phase::Closed => {}
+            Phase::Claiming | Phase::Closed => {}
         }
     }
 
@@ -345,7 +250,7 @@ impl Session {
                 }
             }
             Phase::Connected => self.handle_connected(packet, effects),
-            Phase::Registering | Phase::Closed => {}
+            Phase::Claiming | Phase::Closed => {}
         }
     }
 
@@ -378,7 +283,7 @@ impl Session {
     fn on_malformed(&mut self, error: &DecodeError, effects: &mut Effects) {
         match self.phase {
             Phase::AwaitConnect => self.refuse_malformed_connect(error, effects),
-            Phase::Registering | Phase::Connected => self.protocol_error(error.reason, effects),
+            Phase::Claiming | Phase::Connected => self.protocol_error(error.reason, effects),
             Phase::Closed => {}
         }
     }
@@ -401,7 +306,6 @@ impl Session {
 
     /// Our own shutdown fires no wills: the client goes on at another node.
     fn on_shutting_down(&mut self, effects: &mut Effects) {
-        self.will = None;
         self.fail(CloseCause::ShuttingDown, ReasonCode::ServerShuttingDown, effects);
     }
 
@@ -410,11 +314,7 @@ impl Session {
         if self.phase == Phase::Closed {
             return;
         }
-        let was_connected = self.phase == Phase::Connected;
         self.phase = Phase::Closed;
-        if let Some(will) = self.will.take().filter(|_| was_connected) {
-            effects.push(Effect::AppendWill(will));
-        }
         effects.push(Effect::Close(cause));
     }
 }

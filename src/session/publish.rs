@@ -113,11 +113,13 @@ impl Session {
         // MQTT5 §4.7.2: clients do not exchange messages under `$`.
         let writable = self.settings.allows_topic(topic) && !topic.starts_with('$');
         match publish.delivery {
-            Delivery::AtMostOnce if writable => effects.push(Effect::Append { sequence: None, alias_topic }),
+            Delivery::AtMostOnce if writable => {
+                effects.push(Effect::Append { sequence: None, alias_topic, token: None })
+            }
             Delivery::AtMostOnce => effects.push(Effect::Dropped(Drop::NotWritable)),
             Delivery::AtLeastOnce(packet_id) if writable => {
                 let sequence = self.publishes.push(packet_id, None);
-                effects.push(Effect::Append { sequence: Some(sequence), alias_topic });
+                effects.push(Effect::Append { sequence: Some(sequence), alias_topic, token: None });
             }
             Delivery::AtLeastOnce(packet_id) => {
                 effects.push(Effect::Dropped(Drop::NotWritable));

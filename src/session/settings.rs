@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Settings {
     /// Time from accept to a complete CONNECT.
     pub connect_timeout_ms: u64,
+    /// Time from CONNECT until the session is granted; then CONNACK says Server unavailable.
+    pub claim_timeout_ms: u64,
     /// Largest CONNECT packet.
     pub connect_bytes_max: usize,
     /// Largest packet after CONNECT; announced as Maximum Packet Size.
@@ -30,6 +32,14 @@ pub struct Settings {
     pub subscribe_packets_max: usize,
     /// Longest keep-alive that is granted, seconds. MQTT 3.x cannot be told and keeps its own.
     pub keep_alive_s_max: u16,
+    /// Longest session expiry interval that is granted, seconds; `u32::MAX`: for ever. What an MQTT 3.x session without
+    /// the clean flag gets.
+    pub session_expiry_s_max: u32,
+    /// How long a QoS 1 publish is held back while appends of an earlier connection may still land (F11),
+    /// milliseconds; `u32::MAX`: for ever.
+    pub hold_back_ms: u32,
+    /// Most QoS 2 publishes of an MQTT 3.x client that are not complete; a client of MQTT 5 has the receive maximum.
+    pub exactly_once_max: usize,
     /// Most publishes to the client that wait for its acknowledgement, whatever it announces.
     pub deliver_window_max: u16,
 }
@@ -38,6 +48,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             connect_timeout_ms: 5_000,
+            claim_timeout_ms: 5_000,
             connect_bytes_max: 8 * 1024,
             packet_bytes_max: 256 * 1024,
             client_id_bytes_max: 128,
@@ -49,6 +60,9 @@ impl Default for Settings {
             subscriptions_max: 200,
             subscribe_packets_max: 16,
             keep_alive_s_max: 20 * 60,
+            session_expiry_s_max: 6 * 24 * 60 * 60,
+            hold_back_ms: 2_000,
+            exactly_once_max: 1_000,
             deliver_window_max: 64,
         }
     }

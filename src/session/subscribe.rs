@@ -20,6 +20,8 @@ pub struct Follow {
     pub filter: TopicFilter,
     /// What it asks for.
     pub subscription: Subscription,
+    /// The session had no subscription with this filter before (for Retain Handling 1).
+    pub is_new: bool,
 }
 
 /// The session's filters and the answers it owes.
@@ -75,8 +77,11 @@ impl Session {
             match self.grant(asked) {
                 Ok((filter, options)) => {
                     reasons.push(granted(options.qos));
-                    filters
-                        .push(Follow { filter, subscription: Subscription { options, id: subscribe.subscription_id } });
+                    filters.push(Follow {
+                        filter,
+                        subscription: Subscription { options, id: subscribe.subscription_id },
+                        is_new: true,
+                    });
                 }
                 Err(reason) => reasons.push(reason),
             }

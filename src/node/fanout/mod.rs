@@ -436,7 +436,7 @@ impl Fanout {
     }
 
     fn subscribe(&mut self, connection: ConnectionId, follow: Follow) {
-        let Follow { filter, subscription } = follow;
+        let Follow { filter, subscription, is_new: _ } = follow;
         let wants = self.interest.wants_of(&self.mapping, &filter);
         let entry = Entry { subscription, round: Arc::clone(&self.collecting.round) };
         let before = self.trie.insert(&filter, connection, entry);
@@ -500,5 +500,7 @@ fn delivery_of(message: &Message, matching: impl Iterator<Item = Subscription>) 
         qos: granted.min(message.qos()),
         retain,
         subscription_ids,
+        origin: None,
+        tick: 0,
     })
 }
