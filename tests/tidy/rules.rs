@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
 
 /// Uses within one layer: who, and the beginning of what.
 const SAME_LAYER: &[(&str, &str)] = &[
+    ("ledger", "route::partition"),
     ("journal", "clock"),
     ("journal", "ops::tasks"),
     ("ops", "clock"),

@@ -1,0 +1,255 @@
+//! The ledger of one partition of `mqtt.sessions`.
+//!
+//! It holds the last record of each key, values as they are in Kafka, and answers who owns what, what a claim inherits,
+//! which sessions need a keeper and which keys may go. Every answer is made of these records alone, so a node that read
+//! the compacted log answers as one that was there.
+
+mod answers;
+mod client;
+mod litter;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use answers::{Absent, ClaimInfo, Inherited, LastWord, Owner};
+
+use self::client::{Client, Content, Watch};
+use super::ids::{Epoch, Incarnation, Nonce};
+use super::record::{self, ClientKey, Ignored, Key, PartKind, Slot, Watermark};
+use super::rules::Rules;
+
+/// What a record was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// H or K: somebody claims the session.
+    Claimed {
+        /// Whose session.
+        client: ClientKey,
+        /// The claim.
+        nonce: Nonce,
+        /// Of a connection or of a keeper.
+        kind: ClaimKind,
+        /// The nonce owns the session now; `false` only for a keeper's claim that is void (K1).
+        counted: bool,
+        /// The claim was there already: the same record landed twice.
+        repeated: bool,
+    },
+    /// S, part *set*.
+    Set {
+        /// Whose session.
+        client: ClientKey,
+        /// Who wrote it.
+        nonce: Nonce,
+        /// The nonce's version of its state.
+        version: u32,
+    },
+    /// S, another part.
+    Part {
+        /// Whose session.
+        client: ClientKey,
+        /// Who wrote it.
+        nonce: Nonce,
+        /// Which part.
+        part: PartKind,
+        /// The nonce's version of its state.
+        version: u32,
+    },
+    /// F: the nonce has nothing in flight and never will.
+    Final {
+        /// Whose session.
+        client: ClientKey,
+        /// The nonce.
+        nonce: Nonce,
+    },
+    /// W.
+    Watermark {
+        /// Whose.
+        incarnation: Incarnation,
+    },
+    /// A tombstone.
+    Gone {
+        /// Whose session.
+        client: ClientKey,
+        /// Of which claim.
+        nonce: Nonce,
+        /// Which record.
+        what: Slot,
+    },
+    /// The tombstone of a W.
+    WatermarkGone {
+        /// Whose.
+        incarnation: Incarnation,
+    },
+    /// A record that means nothing to this version.
+    Ignored(Ignored),
+}
+
+/// Who claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClaimKind {
+    /// H: a connection; counts always.
+    Connection,
+    /// K: a keeper for an absent client; counts only after the claim that it expects.
+    Keeper,
+}
+
+/// The ledger of one partition.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    generation: u32,
+    rules: Rules,
+    clients: BTreeMap<ClientKey, Client>,
+    watermarks: BTreeMap<Incarnation, Watermark>,
+    /// Sessions without a connection, by the log time at which something is to be done about them.
+    due: BTreeSet<(i64, ClientKey)>,
+    /// The others that have an owner, by its node.
+    held: BTreeMap<Incarnation, BTreeSet<ClientKey>>,
+    /// Sessions with records that somebody may have to remove.
+    ended: BTreeSet<ClientKey>,
+    /// How many records refer to a node's watermark.
+    referred: BTreeMap<Incarnation, u32>,
+}
+
+impl Sessions {
+    /// An empty ledger. `generation` is the life of `mqtt.sessions` (F1); `rules` is [`Rules::ALL`] outside simulations.
+    pub fn new(generation: u32, rules: Rules) -> Self {
+        Self { generation, rules, ..Self::default() }
+    }
+
+    /// Takes the record at `offset`, which Kafka appended at `append_ms`. Records come in the order of their offsets.
+    pub fn apply(&mut self, offset: i64, append_ms: i64, key: &[u8], value: Option<&[u8]>) -> Applied {
+        match record::parse(key) {
+            Ok(Key::Watermark(incarnation)) => self.apply_watermark(incarnation, value),
+            Ok(Key::Of { subject, nonce, slot }) => {
+                let content = value.map(|value| Content::decode(slot, value));
+                self.apply_to_client(subject, nonce, slot, content, At { offset, append_ms })
+            }
+            Err(why) => Applied::Ignored(why),
+        }
+    }
+
+    fn apply_watermark(&mut self, incarnation: Incarnation, value: Option<&[u8]>) -> Applied {
+        let Some(value) = value else {
+            self.watermarks.remove(&incarnation);
+            return Applied::WatermarkGone { incarnation };
+        };
+        if let Some(watermark) = record::decode_watermark(value) {
+            self.watermarks.insert(incarnation, watermark);
+            Applied::Watermark { incarnation }
+        } else {
+            self.watermarks.remove(&incarnation);
+            Applied::Ignored(Ignored::Value)
+        }
+    }
+
+    /// `content`: `None` for a tombstone, `Some(None)` for a value that means nothing.
+    #[expect(clippy::option_option, reason = "three cases, used here only")]
+    fn apply_to_client(
+        &mut self,
+        subject: &[u8],
+        nonce: Nonce,
+        slot: Slot,
+        content: Option<Option<Content>>,
+        at: At,
+    ) -> Applied {
+        if self.clients.get(subject).is_none() {
+            let client = ClientKey::from_encoded(subject);
+            if content.as_ref().is_none_or(Option::is_none) {
+                return without(client, nonce, slot, content.is_some());
+            }
+            self.clients.insert(client.clone(), Client::new(client));
+        }
+        let Some(client) = self.clients.get_mut(subject) else { return Applied::Ignored(Ignored::Key) };
+        let key = client.key.clone();
+        let before = client.watch(self.rules);
+        client.refers(nonce, slot, |incarnation| uncount(&mut self.referred, incarnation));
+        let applied = match content {
+            Some(Some(content)) => client.put(nonce, content, at, self.rules),
+            Some(None) | None => {
+                client.remove(nonce, slot);
+                without(key.clone(), nonce, slot, content.is_some())
+            }
+        };
+        client.refers(nonce, slot, |incarnation| *self.referred.entry(incarnation).or_default() += 1);
+        let after = client.watch(self.rules);
+        let is_empty = client.is_empty();
+        self.watch(&key, before, after);
+        if is_empty {
+            self.clients.remove(&key);
+        }
+        applied
+    }
+
+    /// Moves a session from one index to another.
+    fn watch(&mut self, client: &ClientKey, before: Watch, after: Watch) {
+        if before == after {
+            return;
+        }
+        if before.ended != after.ended {
+            if after.ended {
+                self.ended.insert(client.clone());
+            } else {
+                self.ended.remove(client);
+            }
+        }
+        if let Some(due_ms) = before.due_ms {
+            self.due.remove(&(due_ms, client.clone()));
+        }
+        if let Some(due_ms) = after.due_ms {
+            self.due.insert((due_ms, client.clone()));
+        }
+        if before.held_by == after.held_by {
+            return;
+        }
+        if let Some(incarnation) = before.held_by
+            && let Some(held) = self.held.get_mut(&incarnation)
+        {
+            held.remove(client);
+            if held.is_empty() {
+                self.held.remove(&incarnation);
+            }
+        }
+        if let Some(incarnation) = after.held_by {
+            self.held.entry(incarnation).or_default().insert(client.clone());
+        }
+    }
+
+    /// The epoch of a nonce, if anything says it.
+    pub fn epoch_of(&self, client: &ClientKey, nonce: Nonce) -> Option<Epoch> {
+        self.clients.get(client)?.epoch_of(nonce, self.generation)
+    }
+
+    /// The last W of a node in this partition.
+    pub fn watermark(&self, incarnation: Incarnation) -> Option<&Watermark> {
+        self.watermarks.get(&incarnation)
+    }
+
+    /// Number of sessions that have any record.
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether no session has a record.
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+}
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    offset: i64,
+    append_ms: i64,
+}
+
+fn without(client: ClientKey, nonce: Nonce, what: Slot, has_value: bool) -> Applied {
+    if has_value { Applied::Ignored(Ignored::Value) } else { Applied::Gone { client, nonce, what } }
+}
+
+fn uncount(referred: &mut BTreeMap<Incarnation, u32>, incarnation: Incarnation) {
+    if let Some(count) = referred.get_mut(&incarnation) {
+        *count -= 1;
+        if *count == 0 {
+            referred.remove(&incarnation);
+        }
+    }
+}
