@@ -226,6 +226,15 @@ pub enum FenceForm {
     Record,
 }
 
+/// What the cluster allows this node's user to do about the producers of dead nodes (F9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fencing {
+    /// The form in which this node fences; `None` if no form is allowed in all kafka topics.
+    pub form: Option<FenceForm>,
+    /// Kafka topics where neither form is allowed, in the order asked.
+    pub not_allowed: Vec<String>,
+}
+
 /// What came of a fence: one result for each partition, in the order asked.
 pub type Fenced<'a> = Pin<Box<dyn Future<Output = Vec<Result<(), JournalError>>> + Send + 'a>>;
 
@@ -322,6 +331,10 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Creates the kafka topics that do not exist; existing ones are left as they are.
     fn create<'a>(&'a self, specs: &'a [TopicSpec]) -> Answer<'a, ()>;
+
+    /// How this node may fence in these kafka topics, found out without writing anything; those that do not exist are
+    /// passed over.
+    fn fencing<'a>(&'a self, names: &'a [String]) -> Answer<'a, Fencing>;
 
     /// How the journal is, for metrics and readiness.
     fn health(&self) -> Health;
