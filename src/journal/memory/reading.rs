@@ -70,8 +70,8 @@ impl MemoryLog {
         producer_id: i64,
         partition: Partition,
     ) -> Result<(), JournalError> {
-        let answered = self.may_answer("a fence");
-        if answered.is_err() && self.dice.coin() {
+        let answered = self.may_answer_to(id, "a fence");
+        if answered.is_err() && (self.is_cut_off(id) || self.dice.coin()) {
             return answered;
         }
         self.log_of(id, partition, "a fence")?;

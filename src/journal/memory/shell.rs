@@ -136,7 +136,7 @@ impl MemoryJournal {
     ) -> Answer<'a, T> {
         Box::pin(async move {
             let mut state = self.shared.lock();
-            state.log.may_answer(doing)?;
+            state.log.may_answer_to(self.id, doing)?;
             question(&mut state.log)
         })
     }
