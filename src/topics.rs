@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::config::{Config, JournalChoice, RECORD_OVERHEAD_BYTES, StateTuning, Topics};
-use crate::journal::{Journal, JournalError, TopicDescription, TopicSpec};
+use crate::journal::{FenceForm, Fencing, Journal, JournalError, TopicDescription, TopicSpec};
 
 /// What Kafka allows by default (`max.message.bytes`), in bytes.
 const KAFKA_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -265,6 +265,16 @@ pub async fn plan(journal: &dyn Journal, wanted: Vec<Wanted>) -> Result<Plan, Jo
     Ok(Plan { entries })
 }
 
+/// How this node's user may fence dead nodes in the kafka topics of `plan` that exist.
+///
+/// # Errors
+/// The cluster's, as [`Journal::fencing`] gives it.
+pub async fn fences(journal: &dyn Journal, plan: &Plan) -> Result<Fences, JournalError> {
+    let existing = plan.entries.iter().filter(|entry| entry.exists);
+    let names: Vec<String> = existing.map(|entry| entry.wanted.spec.name.clone()).collect();
+    Ok(Fences(journal.fencing(&names).await?))
+}
+
 /// Creates what is missing in `plan` and asks again.
 ///
 /// # Errors
@@ -329,6 +339,39 @@ impl fmt::Display for Plan {
             }
         }
         Ok(())
+    }
+}
+
+/// How nodes may stop what a dead node left on its way to Kafka.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fences(pub Fencing);
+
+/// One line, what to do about it indented below.
+impl fmt::Display for Fences {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.form {
+            Some(FenceForm::Marker) => writeln!(f, "  fences: markers, which nobody sees"),
+            Some(FenceForm::Record) => {
+                writeln!(f, "  fences: records with the header mqtt-fence, which Kafka programs have to skip")?;
+                writeln!(
+                    f,
+                    "    for markers, allow ClusterAction: kafka-acls.sh --add --cluster --operation ClusterAction"
+                )
+            }
+            None => {
+                writeln!(f, "  fences: none")?;
+                for name in &self.0.not_allowed {
+                    writeln!(
+                        f,
+                        "    {}: a dead node's late writes to {name} cannot be stopped, so QoS 2 messages and wills may \
+                         come twice when a node dies: allow Write there (kafka-acls.sh --add --topic {name} --operation \
+                         Write) or ClusterAction on the cluster",
+                        Severity::Warning
+                    )?;
+                }
+                Ok(())
+            }
+        }
     }
 }
 

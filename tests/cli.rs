@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
@@ -36,8 +36,12 @@ impl Operator {
             println!("SKIPPED {test}: MILLRACE_TEST_KAFKA names no Kafka; `make test` starts one");
             return None;
         };
+        Some(self.file_for(&bootstrap))
+    }
+
+    fn file_for(&self, bootstrap: &str) -> PathBuf {
         let servers: Vec<String> = bootstrap.split(',').map(|server| format!("{server:?}")).collect();
-        Some(self.file(&format!(
+        self.file(&format!(
             "[listen]\nmqtt = [\"127.0.0.1:0\"]\n[ops]\naddress = \"127.0.0.1:0\"\n\
              [kafka]\nbootstrap = [{}]\n[mapping]\ndefault_topic = {:?}\n\
              [topics]\nreplication_factor = 1\nmin_insync_replicas = 1\n\
@@ -48,7 +52,7 @@ impl Operator {
             self.name("retained"),
             self.name("sessions"),
             self.name("cluster"),
-        )))
+        ))
     }
 }
 
@@ -126,6 +130,93 @@ fn topics_are_planned_then_applied_then_found_right() {
     assert!(applied.status.success(), "{}{}", stdout(&applied), stderr(&applied));
     let checked = run("check");
     assert!(checked.status.success(), "{}{}", stdout(&checked), stderr(&checked));
+}
+
+#[test]
+fn a_check_tells_that_dead_nodes_can_be_fenced() {
+    let operator = Operator::new();
+    let Some(file) = operator.kafka_file("a_check_tells_that_dead_nodes_can_be_fenced") else { return };
+    let file = file.to_str().unwrap();
+    assert!(millrace(&["topics", "apply", "--config", file]).status.success());
+    let checked = millrace(&["topics", "check", "--config", file]);
+    assert!(checked.status.success() && stdout(&checked).contains("fences: markers"), "{}", stdout(&checked));
+}
+
+#[test]
+fn a_check_tells_what_a_user_with_few_rights_can_fence() {
+    let operator = Operator::new();
+    if operator.kafka_file("a_check_tells_what_a_user_with_few_rights_can_fence").is_none() {
+        return;
+    }
+    let kafka = GuardedKafka::start();
+    let file = operator.file_for(&kafka.bootstrap);
+    let check = |messages: &str| {
+        let messages = format!("mapping.default_topic={}", operator.name(messages));
+        let arguments = ["--config", file.to_str().unwrap(), "--set", &messages];
+        assert!(millrace(&[&["topics", "apply"], &arguments[..]].concat()).status.success());
+        let checked = millrace(&[&["topics", "check"], &arguments[..]].concat());
+        assert!(checked.status.success(), "{}", stderr(&checked));
+        stdout(&checked)
+    };
+    for messages in ["ours", "theirs"] {
+        assert!(check(messages).contains("fences: markers"), "while nobody has rights, everybody has all");
+    }
+    let theirs = operator.name("theirs");
+    kafka.allow(&["--operation", "Read", "--operation", "DescribeConfigs", "--topic", &theirs]);
+    assert!(check("theirs").contains("fences: markers"), "they need no right to the kafka topic");
+    // The last right that can be given: from then on this user has none to give.
+    kafka.allow(&["--operation", "Describe", "--cluster"]);
+    let said = check("ours");
+    assert!(said.contains("fences: records") && said.contains("--operation ClusterAction"), "{said}");
+    let said = check("theirs");
+    assert!(said.contains("fences: none") && said.contains(&format!("--topic {theirs} --operation Write")), "{said}");
+}
+
+/// A Kafka of its own that asks what a user may do; the only user is `ANONYMOUS`.
+struct GuardedKafka {
+    bootstrap: String,
+    folder: tempfile::TempDir,
+}
+
+impl GuardedKafka {
+    /// Its own controller comes as somebody else, over a listener with passwords.
+    const EXTRA: &str = r#"
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:SASL_PLAINTEXT
+sasl.mechanism.controller.protocol=PLAIN
+listener.name.controller.sasl.enabled.mechanisms=PLAIN
+listener.name.controller.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username="admin" password="admin" user_admin="admin";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:admin
+allow.everyone.if.no.acl.found=true
+"#;
+
+    fn start() -> Self {
+        let mut kafka = Self { bootstrap: String::new(), folder: tempfile::tempdir().unwrap() };
+        let started = kafka.script("kafka.sh").arg("start").output().unwrap();
+        assert!(started.status.success(), "{}", stderr(&started));
+        stdout(&started).trim().clone_into(&mut kafka.bootstrap);
+        kafka
+    }
+
+    fn allow(&self, rights: &[&str]) {
+        let mut tool = self.script("kafka-tool.sh");
+        tool.args(["acls", "--bootstrap-server", &self.bootstrap, "--add", "--allow-principal", "User:ANONYMOUS"]);
+        let allowed = tool.args(rights).output().unwrap();
+        assert!(allowed.status.success(), "{}", stderr(&allowed));
+    }
+
+    fn script(&self, name: &str) -> Command {
+        let mut script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name));
+        script.env("KAFKA_DIR", self.folder.path().join("kafka"));
+        script.env("KAFKA_PORT", "auto").env("KAFKA_NODES", "1").env("KAFKA_EXTRA", Self::EXTRA);
+        script
+    }
+}
+
+impl Drop for GuardedKafka {
+    fn drop(&mut self) {
+        let _is_over = self.script("kafka.sh").args(["stop", "--clean"]).output();
+    }
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(crate) enum TopicsCommand {
     Plan(SourceArgs),
     /// Create the kafka topics that are missing; changes none that exist
     Apply(SourceArgs),
-    /// Exit with 1 if a node would refuse to start on these kafka topics
+    /// Exit with 1 if a node would refuse to start on these kafka topics; tell how dead nodes can be fenced
     Check(SourceArgs),
 }
 

@@ -102,7 +102,11 @@ fn topics(command: &TopicsCommand) -> Result<(), Failure> {
                 }
                 verdict(&plan)
             }
-            TopicsCommand::Check(_) => verdict(&plan),
+            TopicsCommand::Check(_) => {
+                let checked = verdict(&plan);
+                print(&topics::fences(&*journal, &plan).await?.to_string())?;
+                checked
+            }
         }
     })
 }

@@ -29,6 +29,7 @@ mod limits;
 mod log;
 mod operate;
 mod partition;
+mod reach;
 mod reading;
 mod shell;
 mod tails;

@@ -53,6 +53,21 @@ pub enum Outcome {
     /// Certainly not in the log, and never will be.
     Refused(Refusal),
     /// Perhaps in the log, now or later. Never an acknowledgement.
+    ///
+    /// Until when it may still land:
+    /// * **A later append** of the same incarnation to the same partition was `Written`: nothing that was unknown before it
+    ///   lands any more. Both are in the log in their order, or only the later one.
+    /// * **A fence** of its producer in that partition ([`Journal::fence`] said `Ok`, or another append there was
+    ///   `Refused(Fenced)`): it is in the log by then or never will be.
+    /// * Nothing else settles it. The deadline of appends only ends the waiting: a request that Kafka has received is
+    ///   carried out however late, also after the death of the process that sent it.
+    ///
+    /// So to follow it up: make one of the two happen, *then* ask for the ends, and read what the partition has up to there
+    /// ([`Isolation::ReadUncommitted`]), from an offset that was the end before the append.
+    ///
+    /// When the kafka topic was deleted and created again ([`TailEvent::Recreated`]), what was under way may land in the new
+    /// one, because Kafka is told names; and the new one knows nothing of earlier fences. Partitions of it that matter are
+    /// to be fenced anew.
     Unknown,
 }
 
@@ -226,6 +241,15 @@ pub enum FenceForm {
     Record,
 }
 
+/// What the cluster allows this node's user to do about the producers of dead nodes (F9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fencing {
+    /// The form in which this node fences; `None` if no form is allowed in all kafka topics.
+    pub form: Option<FenceForm>,
+    /// Kafka topics where neither form is allowed, in the order asked.
+    pub not_allowed: Vec<String>,
+}
+
 /// What came of a fence: one result for each partition, in the order asked.
 pub type Fenced<'a> = Pin<Box<dyn Future<Output = Vec<Result<(), JournalError>>> + Send + 'a>>;
 
@@ -287,6 +311,9 @@ pub trait Journal: Send + Sync + 'static {
     /// afterwards are final for it, and what is still sent is `Refused(Fenced)`. To fence what is fenced is no error, and
     /// [`JournalError::Unavailable`] leaves it open whether it is: to be repeated until all are. [`JournalError::Refused`]:
     /// neither form is allowed there.
+    ///
+    /// A fence lasts as long as the partition's leader remembers the producer: `producer.id.expiration.ms` of Kafka, a day by
+    /// default, after the fence; and not beyond the deletion of the kafka topic.
     fn fence<'a>(&'a self, producer_id: i64, partitions: &'a [Partition], limit: Duration) -> Fenced<'a>;
 
     /// Takes a record for `partition`: encodes it into the open batch before it returns. Never waits.
@@ -322,6 +349,10 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Creates the kafka topics that do not exist; existing ones are left as they are.
     fn create<'a>(&'a self, specs: &'a [TopicSpec]) -> Answer<'a, ()>;
+
+    /// How this node may fence in these kafka topics, found out without writing anything; those that do not exist are
+    /// passed over.
+    fn fencing<'a>(&'a self, names: &'a [String]) -> Answer<'a, Fencing>;
 
     /// How the journal is, for metrics and readiness.
     fn health(&self) -> Health;

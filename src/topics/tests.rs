@@ -62,6 +62,9 @@ impl Journal for Cluster {
     fn fence<'a>(&'a self, _: i64, _: &'a [Partition], _: Duration) -> Fenced<'a> {
         unimplemented!("not about records")
     }
+    fn fencing<'a>(&'a self, _: &'a [String]) -> Answer<'a, Fencing> {
+        unimplemented!("not about records")
+    }
     fn append(&self, _: Ticket, _: Partition, _: &RecordRef<'_>) -> Result<(), NotTaken> {
         unimplemented!("not about records")
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace::journal::kafka::{FENCE_KEY, FenceForm, KafkaJournal, KafkaOptions};
-use millrace::journal::{Isolation, Journal, JournalError, NotTaken, Offset, Outcome, Partition, Refusal};
+use millrace::journal::{Fencing, Isolation, Journal, JournalError, NotTaken, Offset, Outcome, Partition, Refusal};
 use millrace::message::{RecordRef, is_fence};
 
 use crate::support::{Acks, Fixture, PATIENCE, bootstrap_or_skip, follow_all, partition, read_values, ticket};
@@ -111,9 +111,11 @@ async fn a_zombie_that_never_stops_is_cut_off_between_two_records() {
 async fn the_form_that_the_cluster_allows_is_known_without_writing() {
     let bootstrap = bootstrap_or_skip!();
     let fixture = Fixture::new(&bootstrap, "form", 1, &[]).await;
-    assert_eq!(fixture.journal.fence_form().await.unwrap(), FenceForm::Marker);
+    let names = [fixture.name.clone(), "not.there".to_owned()];
+    let marker = Fencing { form: Some(FenceForm::Marker), not_allowed: Vec::new() };
+    assert_eq!(fixture.journal.fencing(&names).await.unwrap(), marker);
     let admin = KafkaJournal::open(KafkaOptions::new(bootstrap), Vec::new(), Arc::new(Acks::default())).await.unwrap();
-    assert_eq!(admin.fence_form().await.unwrap(), FenceForm::Marker);
+    assert_eq!(admin.fencing(&names).await.unwrap(), marker);
     assert_eq!(fixture.journal.ends(&[partition(0)]).await.unwrap()[0].high_watermark, Offset(0));
 }
 

@@ -4,6 +4,7 @@ mod lane;
 mod produce;
 mod sender;
 mod slot;
+mod turn;
 mod verdict;
 
 pub use produce::{TopicBatches, frame as produce_frame};

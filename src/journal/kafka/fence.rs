@@ -10,18 +10,18 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kafka_protocol::messages::WriteTxnMarkersRequest;
 use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+use kafka_protocol::messages::{TopicName, WriteTxnMarkersRequest};
 use tokio::time::sleep;
 
 use super::admin::{Admin, Failure, by_leader};
 use super::appender::{TopicBatches, Verdict, produce_frame};
 use super::connection::Connection;
-use super::metadata::topic_name;
+use super::metadata::{self, topic_name};
 use super::records::{Compression, OpenBatch};
 use super::wire::{self, Call, code};
 use crate::clock;
-use crate::journal::{FenceForm, JournalError, Offset, Partition, Refusal, Ticket, TopicIndex};
+use crate::journal::{FenceForm, Fencing, JournalError, Offset, Partition, Refusal, Ticket, TopicIndex};
 use crate::message::{Header, RecordRef, headers};
 
 /// A marker's epoch: one below the largest, so that a record can follow where a marker went before.
@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const WAIT: Duration = Duration::from_secs(2);
 /// No partition has this number: what would be written there is not.
 const NO_PARTITION: i32 = i32::MAX;
+/// Kafka's bit for the operation `Write`.
+const WRITE: i32 = 1 << 4;
 
 /// One partition's answer: fenced, or why not. A final failure is one of the form, not of the fence.
 type Answers = BTreeMap<Partition, Result<(), Failure>>;
@@ -203,27 +205,39 @@ impl Admin {
         Ok(answers)
     }
 
-    /// See [`super::KafkaJournal::fence_form`]: asks to write a marker where nothing is.
-    pub async fn fence_form(&self) -> Result<FenceForm, JournalError> {
-        self.persist("the fence that the cluster allows", async || {
+    /// See [`Journal::fencing`](crate::journal::Journal::fencing).
+    pub async fn fencing(&self, names: &[String]) -> Result<Fencing, JournalError> {
+        let topics: Vec<TopicName> = names.iter().map(|name| topic_name(name)).collect();
+        self.persist("the fences that the cluster allows", async || {
             let connection = self.control.to_any().await.map_err(Failure::Passing)?;
-            let name = self.names.first().cloned().unwrap_or_else(|| topic_name("mqtt-fence"));
-            let topic = WritableTxnMarkerTopic::default().with_name(name).with_partition_indexes(vec![NO_PARTITION]);
-            let codes = match write_marker(&connection, i64::MAX, vec![topic]).await {
-                Ok(codes) => codes,
-                Err(Failure::Final(_)) => return Ok(FenceForm::Record),
-                Err(Failure::Passing(why)) => return Err(Failure::Passing(why)),
-            };
-            match codes.first() {
-                Some((_, _, code::CLUSTER_AUTHORIZATION_FAILED | code::TOPIC_AUTHORIZATION_FAILED)) => {
-                    Ok(FenceForm::Record)
-                }
-                Some((_, _, code::UNKNOWN_TOPIC_OR_PARTITION)) => Ok(FenceForm::Marker),
-                Some((_, _, error)) => Err(Failure::Passing(wire::words(*error))),
-                None => Err(Failure::Passing("the answer is empty".to_owned())),
+            if may_write_markers(&connection).await? {
+                return Ok(Fencing { form: Some(FenceForm::Marker), not_allowed: Vec::new() });
             }
+            let writable = metadata::ask_operations(&connection, &topics).await.map_err(Failure::Passing)?;
+            let is_barred = |name: &&String| writable.get(*name).is_some_and(|operations| operations & WRITE == 0);
+            let not_allowed: Vec<String> = names.iter().filter(is_barred).cloned().collect();
+            Ok(Fencing { form: not_allowed.is_empty().then_some(FenceForm::Record), not_allowed })
         })
         .await
+    }
+}
+
+/// Asks to write a marker where nothing is: Kafka judges the user first.
+async fn may_write_markers(connection: &Connection) -> Result<bool, Failure> {
+    let topic = WritableTxnMarkerTopic::default()
+        .with_name(topic_name("mqtt-fence"))
+        .with_partition_indexes(vec![NO_PARTITION]);
+    let codes = match write_marker(connection, i64::MAX, vec![topic]).await {
+        Ok(codes) => codes,
+        // The node does not know the request.
+        Err(Failure::Final(_)) => return Ok(false),
+        Err(Failure::Passing(why)) => return Err(Failure::Passing(why)),
+    };
+    match codes.first() {
+        Some((_, _, code::CLUSTER_AUTHORIZATION_FAILED | code::TOPIC_AUTHORIZATION_FAILED)) => Ok(false),
+        Some((_, _, code::UNKNOWN_TOPIC_OR_PARTITION)) => Ok(true),
+        Some((_, _, error)) => Err(Failure::Passing(wire::words(*error))),
+        None => Err(Failure::Passing("the answer is empty".to_owned())),
     }
 }
 

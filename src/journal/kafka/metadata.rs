@@ -258,6 +258,24 @@ pub async fn ask(connection: &Connection, names: &[TopicName]) -> Result<Metadat
     Ok(answer)
 }
 
+/// What this client's user may do to these kafka topics, as Kafka's bits; those that do not exist, or of which the node
+/// does not tell, are left out.
+///
+/// # Errors
+/// In words.
+pub async fn ask_operations(connection: &Connection, names: &[TopicName]) -> Result<BTreeMap<String, i32>, String> {
+    let topics = names.iter().map(|name| MetadataRequestTopic::default().with_name(Some(name.clone())));
+    let request = MetadataRequest::default()
+        .with_topics(Some(topics.collect()))
+        .with_allow_auto_topic_creation(false)
+        .with_include_topic_authorized_operations(true);
+    let answer = connection.call(&request, Duration::ZERO).await.map_err(|error| error.to_string())?;
+    connection.hold_back(answer.throttle_time_ms);
+    let known = answer.topics.into_iter().filter(|topic| topic.error_code == code::NONE);
+    let told = known.filter(|topic| topic.topic_authorized_operations != i32::MIN);
+    Ok(told.filter_map(|topic| Some((topic.name?.to_string(), topic.topic_authorized_operations))).collect())
+}
+
 /// `name` as the codec wants it.
 pub fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))

@@ -37,8 +37,8 @@ use self::connection::Endpoint;
 use self::metadata::{Cluster, Metadata, topic_name};
 use self::tail::KafkaTail;
 use super::{
-    AckSink, Answer, Ends, Fenced, Health, Isolation, Journal, JournalError, NotTaken, Offset, Partition, ReadAnswer,
-    Tail, Ticket, TopicDescription, TopicIndex, TopicSpec,
+    AckSink, Answer, Ends, Fenced, Fencing, Health, Isolation, Journal, JournalError, NotTaken, Offset, Partition,
+    ReadAnswer, Tail, Ticket, TopicDescription, TopicIndex, TopicSpec,
 };
 use crate::clock;
 use crate::message::RecordRef;
@@ -97,14 +97,6 @@ impl KafkaJournal {
         limit: Duration,
     ) -> Vec<Result<(), JournalError>> {
         self.admin.fence(&[form], producer_id, partitions, limit).await
-    }
-
-    /// Which form of a fence this cluster allows to this node.
-    ///
-    /// # Errors
-    /// [`JournalError`].
-    pub async fn fence_form(&self) -> Result<FenceForm, JournalError> {
-        self.admin.fence_form().await
     }
 
     /// Numbers for metrics.
@@ -230,6 +222,10 @@ impl Journal for KafkaJournal {
 
     fn create<'a>(&'a self, specs: &'a [TopicSpec]) -> Answer<'a, ()> {
         Box::pin(self.admin.create(specs))
+    }
+
+    fn fencing<'a>(&'a self, names: &'a [String]) -> Answer<'a, Fencing> {
+        Box::pin(self.admin.fencing(names))
     }
 
     fn health(&self) -> Health {

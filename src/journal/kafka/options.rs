@@ -39,6 +39,10 @@ pub struct KafkaOptions {
     pub group_bytes: usize,
     /// A batch this old does not wait for the request before it. Default 2.
     pub linger_ms: u64,
+    /// Requests to one node keep this distance from each other, in microseconds, unless a batch of `group_bytes` is ready: at
+    /// moderate rates fewer of them, each with more records, cost less. A record waits at most so long for it (and up to a
+    /// millisecond more, which is how exactly timers go); after a pause of this length it is sent at once. Default 1,000.
+    pub produce_interval_us: u64,
     /// Produce requests under way to one node. Default 2.
     pub requests_in_flight_max: usize,
     /// Bytes of batches in one Produce request. Default 8 MiB.
@@ -47,6 +51,10 @@ pub struct KafkaOptions {
     pub compression: Compression,
     /// How long a tail's request is parked at a node without news. Default 500.
     pub fetch_wait_ms: u32,
+    /// A tail's requests to one node keep this distance from each other, in microseconds, as long as answers are small: at
+    /// moderate rates fewer answers, each with more records, cost less. Default 1,000, and up to a millisecond more, which
+    /// is how exactly timers go.
+    pub fetch_interval_us: u64,
     /// Most bytes of one answer to a tail. Default 8 MiB.
     pub fetch_bytes_max: u32,
     /// Most bytes of one partition in an answer to a tail. Default 1 MiB.
@@ -73,10 +81,12 @@ impl KafkaOptions {
             batch_bytes_max: 1_000_000,
             group_bytes: 256 << 10,
             linger_ms: 2,
+            produce_interval_us: 1_000,
             requests_in_flight_max: 2,
             request_bytes_max: 8 << 20,
             compression: Compression::Lz4,
             fetch_wait_ms: 500,
+            fetch_interval_us: 1_000,
             fetch_bytes_max: 8 << 20,
             fetch_partition_bytes_max: 1 << 20,
             decompressed_bytes_max: 64 << 20,

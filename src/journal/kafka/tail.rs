@@ -8,6 +8,7 @@
 //! records from the end of a batch, or all of them.
 
 mod answer;
+mod rest;
 mod session;
 mod unpack;
 
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use uuid::Uuid;
 
+use self::rest::Rest;
 use self::session::Session;
 use super::admin::Admin;
 use super::connection::ReplyTo;
@@ -121,6 +123,8 @@ struct Node {
     merging: bool,
     /// The link that is down and has something to do.
     needed: Option<Lane>,
+    /// Of the long link.
+    rest: Rest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,7 +283,8 @@ impl KafkaTail {
             Lane::Long => node.long.wake_at(),
             Lane::Short => node.short.wake_at(),
         });
-        waiting.chain(links).min()
+        let rests = self.nodes.values().filter_map(|node| node.rest.wake_at());
+        waiting.chain(links).chain(rests).min()
     }
 
     /// Asks for everything that is not being asked for.
@@ -288,6 +293,7 @@ impl KafkaTail {
         self.begin_deciding();
         for node in self.nodes.values_mut() {
             node.needed = None;
+            node.rest.forget();
         }
         let mut wanted: BTreeMap<i32, BTreeMap<Partition, Wanted>> = BTreeMap::new();
         let cluster = Arc::clone(&self.cluster.borrow());
@@ -344,17 +350,14 @@ impl KafkaTail {
                 short_is_out: false,
                 merging: false,
                 needed: None,
+                rest: Rest::default(),
             };
             self.nodes.insert(id, node);
         }
         let number = self.number();
         let endpoint = cluster.nodes.get(&id);
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        let lane = match (node.long_is_out, node.short_is_out) {
-            (false, _) => Lane::Long,
-            (true, false) if !node.merging => Lane::Short,
-            (true, _) => return,
-        };
+        let Some(lane) = node.free_lane(now) else { return };
         let link = match lane {
             Lane::Long => &mut node.long,
             Lane::Short => &mut node.short,
@@ -393,7 +396,10 @@ impl KafkaTail {
             return;
         }
         match lane {
-            Lane::Long => node.long_is_out = true,
+            Lane::Long => {
+                node.long_is_out = true;
+                node.rest.on_asked(now, Duration::from_micros(self.options.fetch_interval_us));
+            }
             Lane::Short => node.short_is_out = true,
         }
         self.stats.fetch_requests.fetch_add(1, Ordering::Relaxed);
@@ -413,6 +419,18 @@ impl KafkaTail {
         {
             let admin = Arc::clone(&self.admin);
             self.deciding = Some(Box::pin(async move { (partition, generation, admin.ends(&[partition]).await) }));
+        }
+    }
+}
+
+impl Node {
+    /// The link that can be sent out.
+    fn free_lane(&mut self, now: Instant) -> Option<Lane> {
+        match (self.long_is_out, self.short_is_out) {
+            (false, _) if self.rest.holds_back(now) => None,
+            (false, _) => Some(Lane::Long),
+            (true, false) if !self.merging => Some(Lane::Short),
+            (true, _) => None,
         }
     }
 }

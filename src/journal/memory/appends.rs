@@ -49,11 +49,13 @@ pub(super) struct Incarnation {
     pub(super) producer_id: i64,
     pub(super) standing: Standing,
     pub(super) pending_bytes: usize,
+    /// Since when nothing passes between it and the log.
+    pub(super) cut_off_at_ms: Option<i64>,
     /// How many appends were taken.
     taken: u64,
     /// An append was not taken, and not half of the budget has become free since.
     full: bool,
-    lanes: BTreeMap<Partition, Lane>,
+    pub(super) lanes: BTreeMap<Partition, Lane>,
     acks: VecDeque<Acked>,
 }
 
@@ -65,6 +67,7 @@ impl Incarnation {
             producer_id,
             standing: Standing::Open,
             pending_bytes: 0,
+            cut_off_at_ms: None,
             taken: 0,
             full: false,
             lanes: BTreeMap::new(),
@@ -79,13 +82,13 @@ impl Incarnation {
 
 /// An incarnation's way into one partition: one group at a time, so that order holds.
 #[derive(Debug, Default)]
-struct Lane {
-    open: VecDeque<Group>,
-    under_way: Option<UnderWay>,
-    /// Answered `Unknown`; it may still land, as long as nothing later of this lane has.
-    late: Option<Late>,
+pub(super) struct Lane {
+    pub(super) open: VecDeque<Group>,
+    pub(super) under_way: Option<UnderWay>,
+    /// Answered `Unknown`; they may still land, in this order, as long as nothing later of this lane has.
+    late: VecDeque<Late>,
     /// In [`MemoryLog::ready`].
-    queued: bool,
+    pub(super) queued: bool,
 }
 
 impl Lane {
@@ -94,7 +97,7 @@ impl Lane {
         record: &RecordRef<'_>,
         ticket: Ticket,
         doomed: Option<Refusal>,
-        taken: u64,
+        taken: Taken,
         limits: &Limits,
     ) -> usize {
         if let Some(group) = self.open.back_mut()
@@ -104,25 +107,43 @@ impl Lane {
         {
             return group.push(record, Some(ticket));
         }
-        let mut group = Group { doomed, first_taken: taken, ..Group::default() };
+        let mut group = Group { doomed, first_taken: taken.count, taken_at_ms: taken.at_ms, ..Group::default() };
         let charge = group.push(record, Some(ticket));
         self.open.push_back(group);
         charge
     }
 }
 
+/// Which append of its incarnation it is, and when it was taken.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    count: u64,
+    at_ms: i64,
+}
+
 /// A group on its way.
 #[derive(Debug)]
-struct UnderWay {
-    serial: u64,
-    slot: Option<usize>,
-    sealed: Sealed,
-    tickets: Vec<Ticket>,
+pub(super) struct UnderWay {
+    pub(super) serial: u64,
+    pub(super) sealed: Sealed,
+    pub(super) tickets: Vec<Ticket>,
     first_taken: u64,
-    charged_bytes: usize,
+    pub(super) taken_at_ms: i64,
+    pub(super) charged_bytes: usize,
     course: Course,
     /// Set once it has reached the log.
     landed: Option<Result<Offset, Refusal>>,
+    /// What does not happen as long as its incarnation is cut off.
+    pub(super) held: Option<Held>,
+}
+
+/// What is held up between an incarnation and the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// The group itself.
+    Arrival,
+    /// The answer to it.
+    Answer,
 }
 
 /// What will become of it.
@@ -138,7 +159,6 @@ enum Course {
 #[derive(Debug)]
 struct Late {
     serial: u64,
-    slot: Option<usize>,
     sealed: Sealed,
 }
 
@@ -149,6 +169,7 @@ pub(super) enum Due {
     Answer { id: IncarnationId, partition: Partition, serial: u64 },
     LandLate { id: IncarnationId, partition: Partition, serial: u64 },
     WakeTail(TailId),
+    Expire { id: IncarnationId },
 }
 
 impl MemoryLog {
@@ -163,6 +184,7 @@ impl MemoryLog {
         partition: Partition,
         record: &RecordRef<'_>,
     ) -> Result<(), NotTaken> {
+        let now_ms = self.now_ms;
         let incarnation = self.incarnations.get_mut(id.0).ok_or(NotTaken::Closed)?;
         if incarnation.standing != Standing::Open {
             return Err(NotTaken::Closed);
@@ -183,8 +205,14 @@ impl MemoryLog {
         let lane = incarnation.lanes.entry(partition).or_default();
         incarnation.taken += 1;
         let doomed = topic.refusal(record, bytes);
-        incarnation.pending_bytes += lane.push(record, ticket, doomed, incarnation.taken, &self.limits);
-        if !lane.queued && lane.under_way.is_none() {
+        let taken = Taken { count: incarnation.taken, at_ms: now_ms };
+        let was_idle = incarnation.pending_bytes == 0;
+        incarnation.pending_bytes += lane.push(record, ticket, doomed, taken, &self.limits);
+        if incarnation.cut_off_at_ms.is_some() {
+            if was_idle {
+                self.schedule_expiry(id);
+            }
+        } else if !lane.queued && lane.under_way.is_none() {
             lane.queued = true;
             self.ready.push_back((id, partition));
         }
@@ -241,6 +269,7 @@ impl MemoryLog {
     pub fn crash(&mut self, id: IncarnationId) {
         let Some(incarnation) = self.incarnations.get_mut(id.0) else { return };
         incarnation.standing = Standing::Crashed;
+        incarnation.cut_off_at_ms = None;
         incarnation.pending_bytes = 0;
         incarnation.full = false;
         incarnation.acks.clear();
@@ -249,10 +278,10 @@ impl MemoryLog {
             lane.open.clear();
             under_way.extend(lane.under_way.take().map(|group| (partition, group)));
         }
-        for (partition, UnderWay { slot, sealed, course, landed, .. }) in under_way {
+        for (partition, UnderWay { sealed, course, landed, .. }) in under_way {
             let may_land = landed.is_none() && !matches!(course, Course::Refused(_) | Course::UnknownLost);
             if may_land && self.dice.coin() {
-                self.make_late(id, partition, slot, sealed);
+                self.make_late(id, partition, sealed);
             }
         }
         self.close_tails_of(id);
@@ -260,24 +289,27 @@ impl MemoryLog {
 
     /// The next group of a lane sets out.
     pub(super) fn send(&mut self, id: IncarnationId, partition: Partition) {
-        let serial = self.next_serial();
-        let Some(incarnation) = self.incarnations.get_mut(id.0) else { return };
-        let slot = incarnation.slot(partition.topic);
-        let Some(lane) = incarnation.lanes.get_mut(&partition) else { return };
-        lane.queued = false;
-        let Some(mut group) = lane.open.pop_front() else { return };
-        let tickets = std::mem::take(&mut group.tickets);
-        let Group { doomed, charged_bytes, first_taken, .. } = group;
-        let course = doomed.map_or_else(|| self.draw_course(), Course::Refused);
-        let sealed = group.seal();
-        let under_way = UnderWay { serial, slot, sealed, tickets, first_taken, charged_bytes, course, landed: None };
-        if let Some(lane) = self.lane_mut(id, partition) {
-            lane.under_way = Some(under_way);
-        }
+        let Some(serial) = self.set_out(id, partition, None) else { return };
         match self.dice.up_to(self.plan.append_delay_ms_max) {
             0 => self.on_arrival(id, partition, serial),
             delay_ms => self.schedule(delay_ms, Due::Arrive { id, partition, serial }),
         }
+    }
+
+    /// The next group of a lane is under way.
+    pub(super) fn set_out(&mut self, id: IncarnationId, partition: Partition, held: Option<Held>) -> Option<u64> {
+        let serial = self.next_serial();
+        let lane = self.lane_mut(id, partition)?;
+        lane.queued = false;
+        let mut group = lane.open.pop_front()?;
+        let tickets = std::mem::take(&mut group.tickets);
+        let Group { doomed, charged_bytes, first_taken, taken_at_ms, .. } = group;
+        let course = doomed.map_or_else(|| self.draw_course(), Course::Refused);
+        let sealed = group.seal();
+        let under_way =
+            UnderWay { serial, sealed, tickets, first_taken, taken_at_ms, charged_bytes, course, landed: None, held };
+        self.lane_mut(id, partition)?.under_way = Some(under_way);
+        Some(serial)
     }
 
     fn draw_course(&mut self) -> Course {
@@ -301,15 +333,23 @@ impl MemoryLog {
 
     /// A group reaches the leader of its partition, or would have.
     pub(super) fn on_arrival(&mut self, id: IncarnationId, partition: Partition, serial: u64) {
+        let is_cut_off = self.is_cut_off(id);
+        if self.under_way(id, partition, serial).is_none() {
+            return;
+        }
+        if is_cut_off && self.dice.coin() {
+            self.hold(id, partition, serial, Held::Arrival);
+            return;
+        }
         let Some(mut group) = self.take_under_way(id, partition, serial) else { return };
         if matches!(group.course, Course::Written | Course::UnknownLanded) {
-            let late = self.lane_mut(id, partition).and_then(|lane| lane.late.take());
-            if let Some(late) = late
-                && self.dice.coin()
-            {
-                self.land_unasked(id, partition, &late);
+            let late = self.lane_mut(id, partition).map(|lane| std::mem::take(&mut lane.late)).unwrap_or_default();
+            for late in late {
+                if self.dice.coin() {
+                    self.land_unasked(id, partition, &late);
+                }
             }
-            group.landed = Some(self.land(id, partition, group.slot, &group.sealed));
+            group.landed = Some(self.land(id, partition, &group.sealed));
         }
         if let Some(lane) = self.lane_mut(id, partition) {
             lane.under_way = Some(group);
@@ -322,6 +362,10 @@ impl MemoryLog {
 
     /// Its outcome reaches the incarnation.
     pub(super) fn on_answer(&mut self, id: IncarnationId, partition: Partition, serial: u64) {
+        if self.is_cut_off(id) {
+            self.hold(id, partition, serial, Held::Answer);
+            return;
+        }
         let Some(group) = self.take_under_way(id, partition, serial) else { return };
         let outcome = match (group.course, group.landed) {
             (Course::Refused(refusal), _) | (Course::Written, Some(Err(refusal))) => Outcome::Refused(refusal),
@@ -331,9 +375,9 @@ impl MemoryLog {
             }
         };
         if group.course == Course::UnknownLate {
-            self.make_late(id, partition, group.slot, group.sealed);
+            self.make_late(id, partition, group.sealed);
         }
-        self.settle(id, Acked { partition, outcome, tickets: group.tickets }, group.charged_bytes);
+        self.settle(id, partition, outcome, group.tickets, group.charged_bytes);
         if outcome == Outcome::Refused(Refusal::Fenced) {
             self.on_fenced(id);
         }
@@ -353,32 +397,43 @@ impl MemoryLog {
             unsent.extend(lane.open.drain(..).map(|group| (partition, group)));
         }
         for (partition, group) in unsent {
-            let outcome = Outcome::Refused(Refusal::Fenced);
-            self.settle(id, Acked { partition, outcome, tickets: group.tickets }, group.charged_bytes);
+            self.settle(id, partition, Outcome::Refused(Refusal::Fenced), group.tickets, group.charged_bytes);
         }
     }
 
-    fn settle(&mut self, id: IncarnationId, acked: Acked, charged_bytes: usize) {
+    /// A group has its outcome.
+    pub(super) fn settle(
+        &mut self,
+        id: IncarnationId,
+        partition: Partition,
+        outcome: Outcome,
+        tickets: Vec<Ticket>,
+        charged_bytes: usize,
+    ) {
         let Some(incarnation) = self.incarnations.get_mut(id.0) else { return };
         incarnation.pending_bytes = incarnation.pending_bytes.saturating_sub(charged_bytes);
         // Half: so that whoever waited for room finds enough of it for any record.
         if incarnation.pending_bytes <= self.limits.append_bytes_max / 2 {
             incarnation.full = false;
         }
-        incarnation.acks.push_back(acked);
+        incarnation.acks.push_back(Acked { partition, outcome, tickets });
     }
 
-    fn make_late(&mut self, id: IncarnationId, partition: Partition, slot: Option<usize>, sealed: Sealed) {
+    /// A group of which its incarnation knows nothing may land within a while.
+    pub(super) fn make_late(&mut self, id: IncarnationId, partition: Partition, sealed: Sealed) {
         let serial = self.next_serial();
         let Some(lane) = self.lane_mut(id, partition) else { return };
-        lane.late = Some(Late { serial, slot, sealed });
+        lane.late.push_back(Late { serial, sealed });
         let delay_ms = self.dice.up_to(self.plan.late_ms_max);
         self.schedule(delay_ms, Due::LandLate { id, partition, serial });
     }
 
-    /// A group lands that was answered `Unknown` or never answered.
+    /// A group lands that was answered `Unknown` or never answered; of those before it none does any more.
     pub(super) fn on_late_landing(&mut self, id: IncarnationId, partition: Partition, serial: u64) {
-        let late = self.lane_mut(id, partition).and_then(|lane| lane.late.take_if(|late| late.serial == serial));
+        let late = self.lane_mut(id, partition).and_then(|lane| {
+            let place = lane.late.iter().position(|late| late.serial == serial)?;
+            lane.late.drain(..=place).next_back()
+        });
         if let Some(late) = late {
             self.land_unasked(id, partition, &late);
         }
@@ -386,18 +441,14 @@ impl MemoryLog {
 
     /// Nobody is told how it went: not even if it was refused.
     fn land_unasked(&mut self, id: IncarnationId, partition: Partition, late: &Late) {
-        let _refused_or_not = self.land(id, partition, late.slot, &late.sealed);
+        let _refused_or_not = self.land(id, partition, &late.sealed);
     }
 
-    /// A group becomes part of the log, unless its producer was fenced there or its partition is gone.
-    fn land(
-        &mut self,
-        id: IncarnationId,
-        partition: Partition,
-        slot: Option<usize>,
-        sealed: &Sealed,
-    ) -> Result<Offset, Refusal> {
+    /// A group becomes part of the log, unless its producer was fenced there or its partition is gone. Kafka is told the
+    /// kafka topic's name: that may have been created anew since the group set out.
+    fn land(&mut self, id: IncarnationId, partition: Partition, sealed: &Sealed) -> Result<Offset, Refusal> {
         let producer_id = self.producer_id(id);
+        let slot = self.incarnations.get(id.0).and_then(|incarnation| incarnation.slot(partition.topic));
         let place = Place { slot: slot.ok_or(Refusal::NoSuchPartition)?, number: partition.number };
         let log = self.partition_mut(place).ok_or(Refusal::NoSuchPartition)?;
         if log.is_fenced(producer_id, EPOCH) {
@@ -419,8 +470,18 @@ impl MemoryLog {
         Ok(Offset(offset))
     }
 
-    fn lane_mut(&mut self, id: IncarnationId, partition: Partition) -> Option<&mut Lane> {
+    pub(super) fn lane_mut(&mut self, id: IncarnationId, partition: Partition) -> Option<&mut Lane> {
         self.incarnations.get_mut(id.0)?.lanes.get_mut(&partition)
+    }
+
+    fn under_way(&mut self, id: IncarnationId, partition: Partition, serial: u64) -> Option<&mut UnderWay> {
+        self.lane_mut(id, partition)?.under_way.as_mut().filter(|group| group.serial == serial)
+    }
+
+    fn hold(&mut self, id: IncarnationId, partition: Partition, serial: u64, held: Held) {
+        if let Some(group) = self.under_way(id, partition, serial) {
+            group.held = Some(held);
+        }
     }
 
     fn take_under_way(&mut self, id: IncarnationId, partition: Partition, serial: u64) -> Option<UnderWay> {

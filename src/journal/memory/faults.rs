@@ -21,6 +21,9 @@ pub struct FaultPlan {
     pub unknown_late_permille: u16,
     /// A late group lands up to this much later. Also what a crash leaves under way may land within this time.
     pub late_ms_max: u32,
+    /// An incarnation that is cut off tells after so long that an append is `Refused(Deadline)`, if it never set out, else
+    /// `Unknown`; 0: never.
+    pub append_deadline_ms: u32,
     /// In the log twice, `Written` once. An idempotent producer on Kafka does not do that; a proxy between them may.
     pub duplicated_permille: u16,
     /// Before a group lands, an aborted transaction of a foreign producer does.
@@ -55,6 +58,7 @@ impl FaultPlan {
             unknown_lost_permille: 20,
             unknown_late_permille: 20,
             late_ms_max: 30_000,
+            append_deadline_ms: 20_000,
             duplicated_permille: 0,
             foreign_aborted_permille: 10,
             hole_permille: 20,

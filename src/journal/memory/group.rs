@@ -17,6 +17,8 @@ pub(super) struct Group {
     pub(super) doomed: Option<Refusal>,
     /// Which append of its incarnation the first one was.
     pub(super) first_taken: u64,
+    /// When it was taken.
+    pub(super) taken_at_ms: i64,
     /// What its appends were charged.
     pub(super) charged_bytes: usize,
 }

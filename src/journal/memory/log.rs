@@ -102,7 +102,7 @@ impl MemoryLog {
     /// How an incarnation is.
     pub fn health(&self, id: IncarnationId) -> Health {
         self.incarnations.get(id.0).map_or_else(Health::default, |incarnation| Health {
-            silent_for: Some(std::time::Duration::ZERO),
+            silent_for: Some(self.silent_for(id)),
             pending_bytes: incarnation.pending_bytes,
             fenced: incarnation.standing == Standing::Fenced,
         })
@@ -140,6 +140,7 @@ impl MemoryLog {
             Due::WakeTail(tail) => {
                 self.woken.insert(tail);
             }
+            Due::Expire { id } => self.on_expiry(id),
         }
     }
 

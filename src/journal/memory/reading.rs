@@ -70,17 +70,21 @@ impl MemoryLog {
         producer_id: i64,
         partition: Partition,
     ) -> Result<(), JournalError> {
-        let answered = self.may_answer("a fence");
-        if answered.is_err() && self.dice.coin() {
+        let answered = self.may_answer_to(id, "a fence");
+        if answered.is_err() && (self.is_cut_off(id) || self.dice.coin()) {
             return answered;
         }
         self.log_of(id, partition, "a fence")?;
         let slot = self.incarnations.get(id.0).and_then(|incarnation| incarnation.slot(partition.topic));
-        let form = if self.plan.fences_are_records { FenceForm::Record } else { FenceForm::Marker };
         if let Some(slot) = slot {
-            self.fence_at(producer_id, Place { slot, number: partition.number }, form);
+            self.fence_at(producer_id, Place { slot, number: partition.number }, self.fence_form());
         }
         answered
+    }
+
+    /// The form of a fence that the fault plan allows.
+    pub fn fence_form(&self) -> FenceForm {
+        if self.plan.fences_are_records { FenceForm::Record } else { FenceForm::Marker }
     }
 
     fn log_of(&self, id: IncarnationId, partition: Partition, what: &str) -> Result<&PartitionLog, JournalError> {

@@ -11,8 +11,8 @@ use tokio::sync::{Notify, oneshot};
 use super::{Acked, FaultPlan, IncarnationId, Limits, MemoryLog, TailId};
 use crate::clock;
 use crate::journal::{
-    AckSink, Answer, Ends, Fenced, Health, Isolation, Journal, JournalError, NotTaken, Offset, Partition, ReadAnswer,
-    Tail, TailEvent, Ticket, TopicDescription, TopicIndex, TopicSpec,
+    AckSink, Answer, Ends, Fenced, Fencing, Health, Isolation, Journal, JournalError, NotTaken, Offset, Partition,
+    ReadAnswer, Tail, TailEvent, Ticket, TopicDescription, TopicIndex, TopicSpec,
 };
 use crate::message::RecordRef;
 use crate::ops::tasks;
@@ -136,7 +136,7 @@ impl MemoryJournal {
     ) -> Answer<'a, T> {
         Box::pin(async move {
             let mut state = self.shared.lock();
-            state.log.may_answer(doing)?;
+            state.log.may_answer_to(self.id, doing)?;
             question(&mut state.log)
         })
     }
@@ -237,6 +237,12 @@ impl Journal for MemoryJournal {
 
     fn create<'a>(&'a self, specs: &'a [TopicSpec]) -> Answer<'a, ()> {
         self.ask("to create kafka topics", |log| log.create(specs))
+    }
+
+    fn fencing<'a>(&'a self, _names: &'a [String]) -> Answer<'a, Fencing> {
+        self.ask("the fences that are allowed", |log| {
+            Ok(Fencing { form: Some(log.fence_form()), not_allowed: Vec::new() })
+        })
     }
 
     fn health(&self) -> Health {

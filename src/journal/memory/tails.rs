@@ -68,6 +68,11 @@ impl MemoryLog {
         }
     }
 
+    pub(super) fn wake_tails_of(&mut self, owner: IncarnationId) {
+        let tails = self.tails.iter().filter(|(_, tail)| tail.owner == owner);
+        self.woken.extend(tails.map(|(&id, _)| id));
+    }
+
     /// Follow `partition` from `from` on.
     pub fn follow(&mut self, id: TailId, partition: Partition, from: Offset) {
         self.unfollow(id, partition);
@@ -99,6 +104,10 @@ impl MemoryLog {
 
     /// The next event of a tail; `None` until it is woken again ([`MemoryLog::poll_woken`]).
     pub fn poll_tail(&mut self, id: TailId) -> Option<TailEvent> {
+        let owner = self.tails.get(&id)?.owner;
+        if self.is_cut_off(owner) {
+            return None;
+        }
         let tail = self.tails.get_mut(&id)?;
         if let Some(event) = tail.events.pop_front() {
             return Some(event);

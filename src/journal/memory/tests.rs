@@ -8,6 +8,7 @@ use crate::message::RecordRef;
 
 mod faults;
 mod operated;
+mod reach;
 mod shell;
 
 const T: TopicIndex = TopicIndex(0);

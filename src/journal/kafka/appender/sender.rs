@@ -1,5 +1,5 @@
 //! The actor that sends what is ready: one Produce request per node with the batches of all its partitions, the next
-//! one as soon as the last is answered (group commit that clocks itself), and tells what became of them.
+//! one when the last is answered and it is its [`Turn`] (group commit that clocks itself), and tells what became of them.
 
 mod settle;
 
@@ -15,6 +15,7 @@ use tokio::time::sleep_until;
 
 use super::lane::{Lane, Phase, Stamp};
 use super::produce::{self, TopicBatches};
+use super::turn::{Rules, Turn};
 use super::{AppenderParts, Shared, lock};
 use crate::clock;
 use crate::journal::kafka::connection::{Connection, ReplyTo};
@@ -58,10 +59,7 @@ struct Node {
     link: Link,
     /// Lanes in the order in which they became ready.
     ready: VecDeque<usize>,
-    ready_since: Option<Instant>,
-    /// Some batch is large enough not to wait for the request before it.
-    has_group: bool,
-    in_flight: usize,
+    turn: Turn,
 }
 
 struct Request {
@@ -173,20 +171,16 @@ impl Sender {
     fn rest_if_idle(&self, id: i32) {
         let Some(node) = self.nodes.get(&id) else { return };
         let is_waited_for = || self.active.iter().any(|lane| self.leader_of(*lane) == Some(id));
-        if node.in_flight == 0 && node.link.is_owed() && !is_waited_for() {
+        if node.turn.in_flight == 0 && node.link.is_owed() && !is_waited_for() {
             node.link.rest();
         }
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let linger = Duration::from_millis(self.shared.options.linger_ms);
-        let in_flight_max = self.shared.options.requests_in_flight_max;
-        let nodes = self.nodes.values().filter(|node| !node.ready.is_empty());
-        let nodes = nodes.filter_map(|node| match node.in_flight {
-            in_flight if in_flight >= in_flight_max => None,
-            0 => node.link.wake_at(),
-            _ if !node.link.is_up() => None,
-            _ => node.ready_since.map(|since| since + linger),
+        let rules = Rules::of(&self.shared.options);
+        let nodes = self.nodes.values().filter(|_| !self.shared.is_closed()).filter_map(|node| {
+            let due_at = node.turn.due_at(rules)?;
+            if node.link.is_up() { Some(due_at) } else { node.link.wake_at() }
         });
         nodes.chain(self.waiting.first().map(|(until, _)| *until)).chain(self.expire_at).min()
     }
@@ -198,7 +192,7 @@ impl Sender {
             Some(Phase::Ready) => {
                 let leader = self.leader_of(lane);
                 if let Some(node) = leader.and_then(|leader| self.nodes.get_mut(&leader)) {
-                    node.has_group = true;
+                    node.turn.has_group = true;
                 }
             }
             Some(Phase::InFlight | Phase::Waiting { .. }) | None => {}
@@ -223,8 +217,8 @@ impl Sender {
         let stats = &self.stats;
         let node = self.nodes.entry(leader).or_insert_with(|| Node::new(leader, stats));
         node.ready.push_back(index);
-        node.ready_since.get_or_insert(now);
-        node.has_group |= lane.slot.has_group();
+        node.turn.ready_since.get_or_insert(now);
+        node.turn.has_group |= lane.slot.has_group();
     }
 
     fn on_cluster(&mut self) {
@@ -238,13 +232,14 @@ impl Sender {
         }
         let mut ready: Vec<usize> = std::mem::take(&mut self.leaderless).into_iter().collect();
         for node in self.nodes.values_mut() {
-            node.ready_since = None;
+            node.turn.ready_since = None;
             ready.extend(node.ready.drain(..));
         }
         for lane in ready {
             self.make_ready(lane, now);
         }
-        self.nodes.retain(|id, node| node.in_flight > 0 || !node.ready.is_empty() || cluster.nodes.contains_key(id));
+        self.nodes
+            .retain(|id, node| node.turn.in_flight > 0 || !node.ready.is_empty() || cluster.nodes.contains_key(id));
     }
 
     /// Sends the node's next request if it should not wait any longer; true if it did.
@@ -252,10 +247,8 @@ impl Sender {
         let options = Arc::clone(&self.shared.options);
         let endpoint = self.cluster.borrow().nodes.get(&id).cloned();
         let Some(node) = self.nodes.get_mut(&id) else { return false };
-        let waited_enough =
-            node.ready_since.is_some_and(|since| since + Duration::from_millis(options.linger_ms) <= now);
-        let is_due = node.in_flight == 0
-            || (node.in_flight < options.requests_in_flight_max && (node.has_group || waited_enough));
+        // A node that is down is called as soon as there is something for it.
+        let is_due = node.turn.due_at(Rules::of(&options)).is_some_and(|at| at <= now || !node.link.is_up());
         if node.ready.is_empty() || !is_due || self.shared.is_closed() {
             return false;
         }
@@ -292,8 +285,8 @@ impl Sender {
                 }
             }
         }
-        node.ready_since = node.ready_since.filter(|_| !node.ready.is_empty());
-        node.has_group = false;
+        node.turn.ready_since = node.turn.ready_since.filter(|_| !node.ready.is_empty());
+        node.turn.has_group = false;
         staged
     }
 
@@ -314,7 +307,7 @@ impl Sender {
         let Some(node) = self.nodes.get_mut(&id) else { return false };
         match sent {
             Ok(version) => {
-                node.in_flight += 1;
+                node.turn.on_sent(now);
                 self.next_request += 1;
                 self.stats.produce_requests.fetch_add(1, Ordering::Relaxed);
                 for (index, batch) in &staged {
@@ -330,7 +323,8 @@ impl Sender {
                 for (index, _) in staged.into_iter().rev() {
                     node.ready.push_front(index);
                 }
-                node.ready_since.get_or_insert(now);
+                node.turn.ready_since.get_or_insert(now);
+                node.turn.on_failed(now);
                 self.metadata.refresh();
                 false
             }
@@ -367,6 +361,6 @@ impl Sender {
 impl Node {
     fn new(id: i32, stats: &JournalStats) -> Self {
         let link = Link::new(u64::try_from(id).unwrap_or(u64::MAX), stats.pulse());
-        Self { link, ready: VecDeque::new(), ready_since: None, has_group: false, in_flight: 0 }
+        Self { link, ready: VecDeque::new(), turn: Turn::default() }
     }
 }

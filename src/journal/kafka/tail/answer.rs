@@ -33,6 +33,7 @@ impl KafkaTail {
         let link = match request.lane {
             Lane::Long => {
                 node.long_is_out = false;
+                node.rest.on_answer(reply.as_ref().map_or(0, bytes::Bytes::len));
                 &mut node.long
             }
             Lane::Short => {

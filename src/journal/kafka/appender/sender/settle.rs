@@ -26,7 +26,7 @@ impl Sender {
             Err(lost) => Err(lost.maybe_sent),
         };
         if let Some(node) = self.nodes.get_mut(&id) {
-            node.in_flight = node.in_flight.saturating_sub(1);
+            node.turn.on_answered();
             if let Ok(answer) = &decoded {
                 node.link.hold_back(answer.throttle_time_ms);
             } else {
@@ -181,6 +181,7 @@ impl Sender {
             self.leaderless.remove(&index);
             for node in self.nodes.values_mut() {
                 node.ready.retain(|ready| *ready != index);
+                node.turn.ready_since = node.turn.ready_since.filter(|_| !node.ready.is_empty());
             }
         }
         self.tell(index, settled);
