@@ -199,7 +199,7 @@ impl History {
         let from = self.entries.len().saturating_sub(count);
         let mut text = String::new();
         for (index, Entry { at_ms, event }) in self.entries.iter().enumerate().skip(from) {
-            writeln!(text, "{index:>6} {:>9.3} s  {event:?}", *at_ms as f64 / 1000.0).unwrap();
+            writeln!(text, "{index:>6} {:>5}.{:03} s  {event:?}", at_ms / 1000, at_ms % 1000).unwrap();
         }
         text
     }

@@ -18,10 +18,10 @@ pub(crate) fn check(history: &History, log: &LogView, findings: &mut Findings) {
             Event::Answered { name: Name::Clear, topic, answer: Answer::Acked | Answer::Received, .. } => {
                 *clears.entry(topic).or_default() += 1;
             }
-            Event::Answered { name, topic, answer: Answer::Acked | Answer::Received | Answer::Completed, .. } => {
-                if !places.get(name).is_some_and(|places| places.iter().any(|place| place.topic == *topic)) {
-                    findings.add("durability", format!("{name} was acknowledged at {index} and is not in the log"));
-                }
+            Event::Answered { name, topic, answer: Answer::Acked | Answer::Received | Answer::Completed, .. }
+                if !places.get(name).is_some_and(|places| places.iter().any(|place| place.topic == *topic)) =>
+            {
+                findings.add("durability", format!("{name} was acknowledged at {index} and is not in the log"));
             }
             _ => {}
         }
@@ -37,11 +37,10 @@ pub(crate) fn check(history: &History, log: &LogView, findings: &mut Findings) {
             Some(2) if places.len() > 1 => {
                 findings.add("durability", format!("{name} of QoS 2 is in the log {} times", places.len()));
             }
-            Some(_) => {}
             None if matches!(name, Name::Message { .. }) => {
                 findings.add("durability", format!("{name} is in the log and nobody published it"));
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
 }

@@ -81,12 +81,11 @@ mod tests {
     fn wrong(connects: &[(Asked, Option<bool>)]) -> usize {
         let mut events = Vec::new();
         for ((asked, answer), connection) in connects.iter().zip(0..) {
-            match answer {
-                Some(session_present) => events.extend(connect(1, connection, asked.clone(), *session_present)),
-                None => {
-                    let link = Link { client: 1, connection };
-                    events.push(Event::Connecting { link, asked: asked.clone() });
-                }
+            if let Some(session_present) = answer {
+                events.extend(connect(1, connection, asked.clone(), *session_present));
+            } else {
+                let link = Link { client: 1, connection };
+                events.push(Event::Connecting { link, asked: asked.clone() });
             }
             events.push(ended(1, connection, End::Cut));
         }

@@ -244,7 +244,7 @@ impl Client {
     /// Sends the acknowledgements that are owed.
     async fn pay(&mut self, wire: &mut Wire) -> Result<(), Over> {
         for owed in std::mem::take(&mut self.owed) {
-            if let Owed::PubAck(id) = owed {
+            if let Owed::Ack(id) = owed {
                 self.state.on_puback_sent(id);
             }
             wire.owed(owed);
@@ -368,7 +368,7 @@ impl Client {
                 let id = ack.packet_id.get();
                 self.on_answer(link, id, ack.reason, Answer::Received, 2)?;
                 if !ack.reason.is_error() {
-                    self.owed.push(Owed::PubRel(id));
+                    self.owed.push(Owed::Release(id));
                 }
                 Ok(())
             }
@@ -376,7 +376,7 @@ impl Client {
             Packet::PubRel(ack) => {
                 let id = ack.packet_id.get();
                 self.state.on_release(id);
-                self.owed.push(Owed::PubComp(id));
+                self.owed.push(Owed::Complete(id));
                 Ok(())
             }
             Packet::SubAck(suback) => match self.state.requests.remove(&suback.packet_id.get()) {
@@ -433,8 +433,8 @@ impl Client {
         };
         match qos {
             0 => {}
-            1 => self.owed.push(Owed::PubAck(id)),
-            _ => self.owed.push(Owed::PubRec(id)),
+            1 => self.owed.push(Owed::Ack(id)),
+            _ => self.owed.push(Owed::Received(id)),
         }
         self.cluster.record(Event::Delivered { link, message, dup: publish.dup, fresh });
         Ok(())

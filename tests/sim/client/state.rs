@@ -1,6 +1,6 @@
 //! A client's half of a session, as libraries keep it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Answer, Message, Name};
 
@@ -23,10 +23,10 @@ pub(crate) enum Request {
 /// What the client owes the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owed {
-    PubAck(u16),
-    PubRec(u16),
-    PubRel(u16),
-    PubComp(u16),
+    Ack(u16),
+    Received(u16),
+    Release(u16),
+    Complete(u16),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -39,7 +39,7 @@ pub(crate) struct State {
     /// QoS 1 messages whose PUBACK was not sent yet: true if they came on this connection.
     unacked: BTreeMap<u16, (Name, bool)>,
     /// Of `received`: came or were repeated on this connection.
-    received_here: BTreeMap<u16, ()>,
+    received_here: BTreeSet<u16>,
 }
 
 /// What the client has to do with publishes of before after CONNACK.
@@ -128,14 +128,12 @@ impl State {
             Some(before) if *before != name => {
                 Err(format!("packet id {id} of {name} is in use for {before}, which is not released"))
             }
-            Some(before) if self.received_here.insert(id, ()).is_some() => {
-                Err(format!("{before} was sent twice on one connection"))
-            }
+            Some(before) if !self.received_here.insert(id) => Err(format!("{before} was sent twice on one connection")),
             Some(_) if !dup => Err(format!("{name} was sent again without DUP")),
             Some(_) => Ok(false),
             None => {
                 self.received.insert(id, name);
-                self.received_here.insert(id, ());
+                self.received_here.insert(id);
                 Ok(true)
             }
         }

@@ -117,10 +117,10 @@ impl Wire {
 
     pub(crate) fn owed(&mut self, owed: Owed) {
         self.put(&match owed {
-            Owed::PubAck(id) => Packet::PubAck(ack(id)),
-            Owed::PubRec(id) => Packet::PubRec(ack(id)),
-            Owed::PubRel(id) => Packet::PubRel(ack(id)),
-            Owed::PubComp(id) => Packet::PubComp(ack(id)),
+            Owed::Ack(id) => Packet::PubAck(ack(id)),
+            Owed::Received(id) => Packet::PubRec(ack(id)),
+            Owed::Release(id) => Packet::PubRel(ack(id)),
+            Owed::Complete(id) => Packet::PubComp(ack(id)),
         });
     }
 
