@@ -50,6 +50,17 @@ test-faults: tools ## faults of a real Kafka under load, the long ones too; TABL
 	$(FIND_TOOLS) && MILLRACE_TEST_FAULTS=1 MILLRACE_FAULTS_TABLE=$(and $(TABLE),$(abspath $(TABLE))) \
 		cargo test $(LOCKED) --test faults -- --include-ignored --nocapture --test-threads 1 $(ARGS)
 
+.PHONY: sim
+sim: ## play one seed of the simulation: make sim SEED=7; SIM_EVENTS=500 shows more, SIM_FEATURES=all uses all features
+	$(NEED) cargo
+	SEED=$(or $(SEED),0) cargo test $(LOCKED) --test sim -- --ignored --nocapture the_chosen_seed $(ARGS)
+
+.PHONY: sim-swarm
+sim-swarm: ## play N seeds of the simulation (100), from FROM (1000) on
+	$(NEED) cargo
+	N=$(or $(N),100) FROM=$(or $(FROM),1000) \
+		cargo test $(LOCKED) --test sim -- --ignored --nocapture a_swarm_of_seeds $(ARGS)
+
 .PHONY: kafka
 kafka: ## start a real Kafka at 127.0.0.1:9092 and leave it running; KAFKA_NODES=3 for three nodes
 	$(NEED) java mvn

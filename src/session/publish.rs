@@ -177,7 +177,7 @@ impl Session {
                     effects.push(Effect::Send(Outgoing::PubAck { packet_id, reason: ReasonCode::Success }));
                 }
                 (AppendOutcome::Refused(_) | AppendOutcome::Unknown, _) => {
-                    self.fail(CloseCause::AppendFailed, ReasonCode::ServerUnavailable, effects);
+                    self.fail(CloseCause::AppendFailed, ReasonCode::ServerBusy, effects);
                     return;
                 }
             }

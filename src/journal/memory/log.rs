@@ -82,6 +82,11 @@ impl MemoryLog {
         id
     }
 
+    /// How many incarnations there have been; they are numbered from 0.
+    pub fn incarnations(&self) -> usize {
+        self.incarnations.len()
+    }
+
     /// The producer id of an incarnation; −1 for one that does not exist.
     pub fn producer_id(&self, id: IncarnationId) -> i64 {
         self.incarnations.get(id.0).map_or(-1, |incarnation| incarnation.producer_id)

@@ -1,0 +1,63 @@
+//! One connection per client id: once a later one was accepted, the earlier one is not served as the owner, and is closed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Findings, events};
+use crate::history::{End, Event, History, Link};
+
+pub(crate) fn check(history: &History, is_at_rest: bool, findings: &mut Findings) {
+    let mut newest: BTreeMap<usize, u32> = BTreeMap::new();
+    let mut asked_late: BTreeSet<Link> = BTreeSet::new();
+    let mut open: BTreeSet<Link> = BTreeSet::new();
+    for (index, event) in events(history) {
+        match event {
+            Event::Accepted { link, .. } => {
+                newest.insert(link.client, link.connection);
+            }
+            Event::Ended { link, end: End::LeftOpen } => {
+                open.insert(*link);
+            }
+            Event::Stray { link, what: "subscribes" }
+                if newest.get(&link.client).is_some_and(|newest| *newest > link.connection) =>
+            {
+                asked_late.insert(*link);
+            }
+            Event::Stray { link, what: "was granted a subscription" } if asked_late.contains(link) => {
+                let Link { client, connection } = link;
+                let what = format!("client {client}: connection {connection} got a subscription at {index}");
+                findings.add("ownership", format!("{what}, long after a later one was accepted"));
+            }
+            Event::Stray { link, what: "was closed" } => {
+                open.remove(link);
+            }
+            _ => {}
+        }
+    }
+    for Link { client, connection } in open {
+        if is_at_rest && newest.get(&client).is_some_and(|newest| *newest > connection) {
+            findings.add("ownership", format!("client {client}: connection {connection} was never closed"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::made::{asked, connect, ended, found, history, link};
+    use super::*;
+
+    fn wrong(strays: &[&'static str]) -> usize {
+        let mut events: Vec<Event> = connect(1, 0, asked(true, 0), false).into();
+        events.push(ended(1, 0, End::LeftOpen));
+        events.extend(connect(1, 1, asked(true, 0), false));
+        events.extend(strays.iter().map(|&what| Event::Stray { link: link(1, 0), what }));
+        found(|f| check(&history(events), true, f)).len()
+    }
+
+    #[test]
+    fn an_old_connection_that_is_served_or_stays_is_found() {
+        assert_eq!(wrong(&["was closed"]), 0);
+        assert_eq!(wrong(&["subscribes", "was told to go", "was closed"]), 0);
+        assert_eq!(wrong(&["subscribes", "was granted a subscription", "was closed"]), 1);
+        assert_eq!(wrong(&[]), 1);
+    }
+}

@@ -1,0 +1,162 @@
+//! Wills: none after a DISCONNECT, one after every other end of a connection that had been accepted, never two.
+
+use std::collections::BTreeMap;
+
+use super::Findings;
+use crate::history::{Asked, End, Entry, Event, History, Link, Name};
+use crate::log_view::LogView;
+use crate::plan::Plan;
+
+/// A client that is back so soon may overtake its own DISCONNECT.
+const OVERTAKES_MS: u64 = 3_000;
+/// A node that ends within this time may not have seen what a client sent last.
+const UNSEEN_MS: u64 = 40_000;
+
+/// When a node ended, and whether in order, so that it fires no wills.
+struct NodeEnd {
+    node: usize,
+    at_ms: u64,
+    is_orderly: bool,
+}
+
+/// The life of one connection.
+struct Life<'a> {
+    asked: &'a Asked,
+    is_accepted: bool,
+    /// How, when, and whether its node stood still then.
+    ended: Option<(End, u64, bool)>,
+    /// When the client connected again, and whether with a clean start.
+    next: Option<(u64, bool)>,
+}
+
+pub(crate) fn check(plan: &Plan, history: &History, log: &LogView, findings: &mut Findings) {
+    let (lives, node_ends) = lives(history);
+    let places = log.places();
+    for (link, life) in &lives {
+        let name = Name::Will { client: link.client, connection: link.connection };
+        let count = places.get(&name).map_or(0, Vec::len);
+        let (least, most) = expected(life, &node_ends, plan.faults.refused_permille > 0);
+        if !(least..=most).contains(&count) {
+            let ended = life.ended.map(|(end, _, _)| end);
+            let what = format!("{name} was published {count} times, not {least} to {most}; it ended with {ended:?}");
+            findings.add("wills", what);
+        }
+    }
+}
+
+/// The least and the most publishes of a connection's will.
+fn expected(life: &Life<'_>, node_ends: &[NodeEnd], may_be_refused: bool) -> (usize, usize) {
+    let Some(will) = &life.asked.will else { return (0, 0) };
+    if !life.is_accepted {
+        // The server may have accepted it all the same.
+        return (0, 1);
+    }
+    let Some((end, at_ms, was_still)) = life.ended else { return (0, 0) };
+    let is_back_within = |limit_ms: u64| life.next.is_some_and(|(next_ms, _)| next_ms < at_ms + limit_ms);
+    let mut its_ends = node_ends.iter().filter(|ended| {
+        ended.node == life.asked.node && ended.at_ms + UNSEEN_MS >= at_ms && ended.at_ms <= at_ms + UNSEEN_MS
+    });
+    let node_ended = its_ends.clone().next().is_some();
+    let node_drained = its_ends.any(|ended| ended.is_orderly);
+    let is_resumed = life.next.is_some_and(|(_, clean_start)| !clean_start);
+    match end {
+        End::Left if was_still || node_ended || is_back_within(OVERTAKES_MS) => (0, 1),
+        End::Left => (0, 0),
+        // Our own shutdown fires no wills.
+        End::Closed(Some(0x8b)) => (0, 1),
+        End::LeftWithWill | End::Cut | End::LeftOpen | End::Closed(_) | End::GaveUp => {
+            let may_be_cancelled = will.delay_s > 0 && is_resumed;
+            let least = usize::from(!may_be_cancelled && !node_drained && !may_be_refused);
+            (least, 1)
+        }
+    }
+}
+
+/// Every connection, and when which node ended in order.
+fn lives(history: &History) -> (BTreeMap<Link, Life<'_>>, Vec<NodeEnd>) {
+    let mut lives: BTreeMap<Link, Life<'_>> = BTreeMap::new();
+    let mut node_ends = Vec::new();
+    let mut still = std::collections::BTreeSet::new();
+    for Entry { at_ms, event } in &history.entries {
+        match event {
+            Event::Connecting { link, asked } => {
+                let before = lives.range_mut(..link).next_back().filter(|(before, _)| before.client == link.client);
+                if let Some((_, before)) = before {
+                    before.next = Some((*at_ms, asked.clean_start));
+                }
+                lives.insert(*link, Life { asked, is_accepted: false, ended: None, next: None });
+            }
+            Event::Accepted { link, .. } => {
+                if let Some(life) = lives.get_mut(link) {
+                    life.is_accepted = true;
+                }
+            }
+            Event::Ended { link, end } => {
+                if let Some(life) = lives.get_mut(link) {
+                    life.ended = Some((*end, *at_ms, still.contains(&life.asked.node)));
+                }
+            }
+            Event::Node { node, what } => match *what {
+                "held" => {
+                    still.insert(*node);
+                }
+                "resumed" => {
+                    still.remove(node);
+                }
+                "crashed" | "ended" | "drains" => {
+                    still.remove(node);
+                    node_ends.push(NodeEnd { node: *node, at_ms: *at_ms, is_orderly: *what != "crashed" });
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    (lives, node_ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::made::{asked, ended, found, history, log};
+    use super::*;
+    use crate::history::Will;
+    use crate::plan::Features;
+
+    /// What is wrong when a will of this delay was published so often after such an end; `after` follows.
+    fn wrong(end: Option<End>, delay_s: u32, count: usize, after: Vec<Event>) -> usize {
+        let will = Will { topic: "a".to_owned(), qos: 1, retain: false, delay_s };
+        let (link, asked) = (Link { client: 1, connection: 0 }, Asked { will: Some(will), ..asked(true, 60) });
+        let mut events = vec![Event::Connecting { link, asked }, Event::Accepted { link, session_present: false }];
+        events.extend(end.map(|end| ended(1, 0, end)));
+        events.extend(after);
+        let name = Name::Will { client: 1, connection: 0 };
+        let mut plan = Plan::draw(1, Features::ALL);
+        plan.faults = millrace::journal::memory::FaultPlan::default();
+        found(|f| check(&plan, &history(events), &log(&vec![("a", name); count]), f)).len()
+    }
+
+    #[test]
+    fn a_will_that_is_missing_or_too_much_is_found() {
+        assert_eq!([0, 1, 2].map(|count| wrong(Some(End::Cut), 0, count, vec![])), [1, 0, 1]);
+        assert_eq!([0, 1].map(|count| wrong(Some(End::Left), 0, count, vec![])), [0, 1]);
+        assert_eq!([0, 1].map(|count| wrong(Some(End::LeftWithWill), 0, count, vec![])), [1, 0]);
+        assert_eq!([0, 1].map(|count| wrong(None, 0, count, vec![])), [0, 1], "it is still connected");
+    }
+
+    #[test]
+    fn a_will_that_waits_may_be_cancelled_by_a_resumed_session_only() {
+        let back = |clean_start| {
+            vec![Event::Connecting { link: Link { client: 1, connection: 1 }, asked: asked(clean_start, 60) }]
+        };
+        assert_eq!([0, 1, 2].map(|count| wrong(Some(End::Cut), 5, count, back(false))), [0, 0, 1]);
+        assert_eq!([0, 1].map(|count| wrong(Some(End::Cut), 5, count, back(true))), [1, 0]);
+        assert_eq!([0, 1].map(|count| wrong(Some(End::Cut), 0, count, back(false))), [1, 0], "it does not wait");
+    }
+
+    #[test]
+    fn a_node_that_dies_fires_them_and_one_that_leaves_need_not() {
+        let node = |what| vec![Event::Node { node: 0, what }];
+        assert_eq!([0, 1].map(|count| wrong(Some(End::Closed(None)), 0, count, node("crashed"))), [1, 0]);
+        assert_eq!([0, 1].map(|count| wrong(Some(End::Closed(None)), 0, count, node("drains"))), [0, 0]);
+    }
+}

@@ -1,0 +1,95 @@
+//! Deterministic simulation: whole nodes and their clients in one thread, on simulated time and one memory journal.
+//!
+//! Everything that happens is drawn from a seed: what the clients do, what happens to the nodes (`adversary`), what the
+//! log does wrong. The code of the nodes is the real one; sockets are streams in memory. At the end the faults are
+//! switched off, everything must come to rest, and `checks` compare what the clients saw with what is in the log and
+//! with what a broker has to do. The same seed gives the same bytes.
+//!
+//! `make sim SEED=7` plays one seed, `make sim-swarm N=1000` many. `SIM_FEATURES=all` switches features on by name,
+//! `SIM_EVENTS=500` shows more of a run that failed.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a check looks at the events that concern it")]
+
+mod adversary;
+mod checks;
+mod client;
+mod cluster;
+mod dice;
+mod history;
+mod log_view;
+mod plan;
+mod run;
+
+use std::fmt::Write as _;
+
+use millrace::clock;
+use plan::Features;
+use run::play;
+
+/// Seeds of every test run.
+const SEEDS: std::ops::Range<u64> = 0..60;
+
+fn features() -> Features {
+    std::env::var("SIM_FEATURES").map_or(Features::NOW, |text| Features::parse(&text))
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    for seed in 1..6 {
+        let digests = [play(seed, features()), play(seed, features())].map(|outcome| {
+            assert!(outcome.history.entries.len() > 100, "seed {seed}: next to nothing happened");
+            outcome.digest()
+        });
+        assert_eq!(digests[0], digests[1], "seed {seed}");
+    }
+    assert_ne!(play(1, features()).digest(), play(2, features()).digest());
+}
+
+#[test]
+fn a_few_seeds_keep_what_is_promised() {
+    for seed in SEEDS {
+        play(seed, features()).expect_right();
+    }
+}
+
+/// `make sim SEED=n`
+#[test]
+#[ignore = "plays the seed in the variable SEED"]
+fn the_chosen_seed_keeps_what_is_promised() {
+    let outcome = play(number("SEED").unwrap_or(0), features());
+    outcome.expect_right();
+    println!(
+        "seed {} keeps what is promised: {:?}, {} events, {:?} records, {} ms simulated",
+        outcome.plan.seed,
+        outcome.digest(),
+        outcome.history.entries.len(),
+        outcome.log.counts,
+        outcome.simulated_ms
+    );
+}
+
+/// `make sim-swarm N=...`
+#[test]
+#[ignore = "plays as many seeds as the variable N says, from FROM on"]
+fn a_swarm_of_seeds_keeps_what_is_promised() {
+    let (count, from) = (number("N").unwrap_or(100), number("FROM").unwrap_or(1_000));
+    let began = clock::now();
+    let mut failed = String::new();
+    let mut events = std::collections::BTreeMap::new();
+    for seed in from..from + count {
+        let outcome = play(seed, features());
+        for (kind, count) in outcome.history.counts() {
+            *events.entry(kind).or_insert(0) += count;
+        }
+        if !outcome.findings.is_empty() {
+            writeln!(failed, "seed {seed}: {}", outcome.findings.summary()).unwrap();
+        }
+    }
+    println!("{count} seeds in {:.1} s, events: {events:#?}", began.elapsed().as_secs_f64());
+    assert!(failed.is_empty(), "\n{failed}");
+}

@@ -1,0 +1,117 @@
+//! What a run consists of, drawn from its seed.
+
+use millrace::journal::memory::FaultPlan;
+
+use crate::dice::Dice;
+
+/// What the clients of a run may use. A feature that is off is neither used nor checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of switches")]
+pub(crate) struct Features {
+    /// Sessions that outlive their connection.
+    pub(crate) persistent: bool,
+    pub(crate) qos2: bool,
+    pub(crate) retained: bool,
+    pub(crate) wills: bool,
+    /// A client id on one node takes it from another.
+    pub(crate) takeover: bool,
+}
+
+impl Features {
+    pub(crate) const ALL: Self = Self { persistent: true, qos2: true, retained: true, wills: true, takeover: true };
+    /// What the nodes can do.
+    pub(crate) const NOW: Self =
+        Self { persistent: false, qos2: false, retained: false, wills: false, takeover: false };
+
+    /// Those whose names are in `text`, separated by commas; `all` is all of them.
+    pub(crate) fn parse(text: &str) -> Self {
+        let has = |name: &str| text.split(',').any(|part| part == name || part == "all");
+        Self {
+            persistent: has("persistent"),
+            qos2: has("qos2"),
+            retained: has("retained"),
+            wills: has("wills"),
+            takeover: has("takeover"),
+        }
+    }
+}
+
+/// Which kinds of trouble a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of switches")]
+pub(crate) struct Trouble {
+    pub(crate) crashes: bool,
+    pub(crate) pauses: bool,
+    /// Longer than it takes to be thought dead.
+    pub(crate) long_pauses: bool,
+    pub(crate) drains: bool,
+    pub(crate) cuts: bool,
+    pub(crate) clock_jumps: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) features: Features,
+    pub(crate) nodes: usize,
+    pub(crate) clients: usize,
+    /// So long the clients and the adversary are busy.
+    pub(crate) active_ms: u64,
+    pub(crate) trouble: Trouble,
+    pub(crate) faults: FaultPlan,
+    /// No append of a healthy incarnation is lost or refused: the log keeps each publisher's order.
+    pub(crate) log_keeps_order: bool,
+    pub(crate) queue_packets_max: u64,
+    /// Nothing may happen for so long before the run is over.
+    pub(crate) quiet_ms: u64,
+}
+
+impl Plan {
+    pub(crate) fn draw(seed: u64, features: Features) -> Self {
+        let mut dice = Dice::new(seed);
+        let faults = faults(&mut dice);
+        let calm = dice.chance(100);
+        let mut switch = |permille| !calm && dice.chance(permille);
+        let trouble = Trouble {
+            crashes: switch(700),
+            pauses: switch(600),
+            long_pauses: switch(300),
+            drains: switch(250),
+            cuts: switch(800),
+            clock_jumps: switch(400),
+        };
+        let log_keeps_order = faults.refused_permille == 0 && faults.unknown_lost_permille == 0;
+        Self {
+            seed,
+            features,
+            nodes: dice.weighted(&[(1, 1), (3, 2), (4, 3)]),
+            clients: usize::try_from(dice.between(2, 6)).unwrap(),
+            active_ms: dice.between(5_000, 25_000),
+            trouble,
+            faults,
+            log_keeps_order,
+            queue_packets_max: *dice.pick(&[4, 20, 1000]),
+            quiet_ms: if features.wills || features.persistent { 40_000 } else { 5_000 },
+        }
+    }
+}
+
+fn faults(dice: &mut Dice) -> FaultPlan {
+    let seed = dice.roll();
+    let slow = FaultPlan { seed, append_delay_ms_max: 40, ack_delay_ms_max: 20, ..FaultPlan::default() };
+    match dice.between(0, 3) {
+        0 => FaultPlan { seed, ..FaultPlan::default() },
+        1 => slow,
+        2 => FaultPlan {
+            unknown_landed_permille: 20,
+            unanswered_permille: 20,
+            tail_delay_permille: 100,
+            tail_delay_ms_max: 500,
+            compaction_permille: 50,
+            hole_permille: 20,
+            foreign_aborted_permille: 20,
+            ..slow
+        },
+        _ => FaultPlan::troubled(seed),
+    }
+}
