@@ -12,7 +12,7 @@ set -euo pipefail
 clients=$(cd "$kafka_scripts/../../tests/clients" && pwd -P)
 
 # program=Debian package
-DEBIAN="kcat=kcat mosquitto=mosquitto mosquitto_pub=mosquitto-clients shellcheck=shellcheck"
+DEBIAN="haproxy=haproxy kcat=kcat mosquitto=mosquitto mosquitto_pub=mosquitto-clients shellcheck=shellcheck"
 
 main() {
   case ${1:-install} in
@@ -66,7 +66,7 @@ debian_packages() {
     say "apt-get could not install them"
 }
 
-# Debian starts what it installs. We want the program mosquitto, not a daemon that holds port 1883.
+# Debian starts what it installs. We want the programs, not daemons that hold ports.
 without_services() {
   local policy=/usr/sbin/policy-rc.d status=0
   if [ -e $policy ]; then
@@ -77,7 +77,7 @@ without_services() {
   chmod +x $policy
   "$@" || status=$?
   rm -f $policy
-  [ ! -d /run/systemd/system ] || systemctl --quiet disable mosquitto 2>/dev/null || true
+  [ ! -d /run/systemd/system ] || systemctl --quiet disable mosquitto haproxy 2>/dev/null || true
   return $status
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use millrace::mqtt::{ProtocolVersion, QoS};
 
+use crate::client::Lasting;
 use crate::clock::nanos;
 use crate::schedule::Rate;
-use crate::spec::{Pace, Publishing, Spec, Subscribing, Target, Timing};
+use crate::spec::{Kill, Pace, Publishing, Spec, Subscribing, Target, Timing};
 use crate::stamp::STAMP_BYTES;
 use crate::template::Template;
 
@@ -34,6 +35,8 @@ pub enum Command {
     Sub(SubArgs),
     /// Publish and subscribe, wait until everything has arrived, and prove it
     Bench(BenchArgs),
+    /// Subscribers with sessions that lose their node, come back and catch up, while messages are published
+    Resume(ResumeArgs),
 }
 
 impl Command {
@@ -44,6 +47,7 @@ impl Command {
             Self::Pub(args) => &args.common,
             Self::Sub(args) => &args.common,
             Self::Bench(args) => &args.common,
+            Self::Resume(args) => &args.common,
         }
     }
 }
@@ -68,6 +72,17 @@ pub struct CommonArgs {
     /// Keep-alive in seconds, 0 for none; pings go out after three quarters of it
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     keep_alive_s: u16,
+    /// How long sessions outlive their connections, in seconds (MQTT 5) [default: 0, with `resume` 3600]
+    #[arg(long, value_name = "SECONDS")]
+    session_expiry_s: Option<u32>,
+    /// Begin with a new session; MQTT 3.1.1 sessions last only if they do not
+    /// [default: true, with `resume` and MQTT 3.1.1 false]
+    #[arg(long, value_name = "BOOL")]
+    clean_start: Option<bool>,
+    /// Clients that were ready and lose their connection come back, go on with their session and send again what was
+    /// not acknowledged
+    #[arg(long)]
+    reconnect: bool,
     /// New connections per second
     #[arg(long, value_name = "RATE", default_value = "1000")]
     connect_rate: Rate,
@@ -103,16 +118,20 @@ pub struct LoadArgs {
     /// spread the load more evenly and cost loadsim more CPU
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     tick_us: u32,
-    /// QoS of the messages, 0 or 1
+    /// QoS of the messages: 0, 1 or 2
     #[arg(long, default_value = "1", value_parser = qos)]
     qos: QoS,
-    /// Topic of each publisher; {i} is its index
-    #[arg(long, value_name = "TEMPLATE", default_value = "bench/{i}")]
-    topic: Template,
+    /// Topic of each publisher; {i} is its index [default: bench/{i}, with `resume` resume/{i}]
+    #[arg(long, value_name = "TEMPLATE")]
+    topic: Option<Template>,
+    /// Topics of each publisher, which it takes in turn; the {i} of the topics goes through those of all publishers
+    /// [default: 1, with `resume` as many as there are subscribers for each publisher]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    topics_each: Option<u32>,
     /// Bytes of a payload, the stamp of 28 bytes included
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = payload_bytes)]
     payload_bytes: usize,
-    /// Unacknowledged messages per publisher (QoS 1), never more than the broker's receive maximum
+    /// Unacknowledged messages per publisher (QoS 1 and 2), never more than the broker's receive maximum
     /// [default: 64 with --rate max, else 65535]
     #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u16).range(1..))]
     window: Option<u16>,
@@ -157,7 +176,7 @@ pub struct SubArgs {
     /// Filter of each subscriber; {i} is its index. `$share/group/filter` makes them share
     #[arg(long, value_name = "TEMPLATE", default_value = "bench/#")]
     filter: Template,
-    /// QoS to ask for, 0 or 1
+    /// QoS to ask for: 0, 1 or 2
     #[arg(long, default_value = "1", value_parser = qos)]
     qos: QoS,
     /// End after so many messages, duplicates not counted
@@ -180,7 +199,7 @@ pub struct BenchArgs {
     /// Filter of each subscriber; {i} is its index. `$share/group/filter` makes them share
     #[arg(long, value_name = "TEMPLATE", default_value = "bench/{i}")]
     filter: Template,
-    /// QoS that subscribers ask for, 0 or 1 [default: that of the messages]
+    /// QoS that subscribers ask for [default: that of the messages]
     #[arg(long, value_name = "QOS", value_parser = qos)]
     sub_qos: Option<QoS>,
     /// Further connections that only stay
@@ -194,19 +213,48 @@ pub struct BenchArgs {
     duration_s: Option<Duration>,
 }
 
+#[derive(Args, Debug)]
+pub struct ResumeArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Subscribers
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    subscribers: u32,
+    /// Filter of each subscriber; {i} is its index
+    #[arg(long, value_name = "TEMPLATE", default_value = "resume/{i}")]
+    filter: Template,
+    /// Connections that are made anew each second, every other one to a session that goes on
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    probes: u32,
+    /// End this process (SIGKILL): the node to lose. Without it the operator does that
+    #[arg(long, value_name = "PID")]
+    kill_pid: Option<u32>,
+    /// When, from the beginning of the load
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    kill_after_s: Duration,
+    /// Length of the load
+    #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds)]
+    duration_s: Duration,
+}
+
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);
 
 impl ConnArgs {
     pub fn into_spec(self, run: u32) -> Spec {
         let timing = Timing { warm_up_ns: 0, duration_ns: nanos(self.duration_s), drain_ns: 0 };
-        Spec { idle: self.connections, is_tolerant: true, ..self.common.into_spec(run, timing) }
+        Spec { idle: self.connections, is_tolerant: true, ..self.common.into_spec(run, timing, Lasting::NOT) }
     }
 }
 
 impl PubArgs {
     pub fn into_spec(self, run: u32) -> Spec {
         let timing = self.load.timing(Duration::ZERO, self.duration_s);
-        Spec { publishing: self.load.into_publishing(), ..self.common.into_spec(run, timing) }
+        Spec {
+            publishing: self.load.into_publishing("bench/{i}", 1),
+            ..self.common.into_spec(run, timing, Lasting::NOT)
+        }
     }
 }
 
@@ -216,7 +264,7 @@ impl SubArgs {
         let timing = Timing { warm_up_ns: 0, duration_ns, drain_ns: 0 };
         let Self { subscribers, filter, qos, count: messages, .. } = self;
         let subscribing = Subscribing { subscribers, filter, qos, messages };
-        Spec { subscribing, ..self.common.into_spec(run, timing) }
+        Spec { subscribing, ..self.common.into_spec(run, timing, Lasting::NOT) }
     }
 }
 
@@ -226,8 +274,24 @@ impl BenchArgs {
         let Self { subscribers, filter, idle, .. } = self;
         let qos = self.sub_qos.unwrap_or(self.load.qos);
         let subscribing = Subscribing { subscribers, filter, qos, messages: None };
-        let publishing = self.load.into_publishing();
-        Spec { idle, publishing, subscribing, ..self.common.into_spec(run, timing) }
+        let publishing = self.load.into_publishing("bench/{i}", 1);
+        Spec { idle, publishing, subscribing, ..self.common.into_spec(run, timing, Lasting::NOT) }
+    }
+}
+
+impl ResumeArgs {
+    pub fn into_spec(self, run: u32) -> Spec {
+        const EXPIRY_S: u32 = 3600;
+        let timing = self.load.timing(Duration::ZERO, Some(self.duration_s));
+        let Self { common, load, subscribers, filter, probes, kill_pid, kill_after_s, .. } = self;
+        let subscribing = Subscribing { subscribers, filter, qos: load.qos, messages: None };
+        let topics_each = subscribers.div_ceil(load.publishers);
+        let publishing = load.into_publishing("resume/{i}", topics_each);
+        let lasting = Lasting { clean_start: common.protocol == ProtocolVersion::V5, expiry_s: EXPIRY_S };
+        let kill = kill_pid.map(|pid| Kill { pid, after_ns: nanos(kill_after_s) });
+        let spec = common.into_spec(run, timing, lasting);
+        // One worker: who has caught up is known where publishers and subscribers are together.
+        Spec { publishing, subscribing, probes, kill, returns: true, threads: 1, ..spec }
     }
 }
 
@@ -241,7 +305,7 @@ impl LoadArgs {
         Timing { warm_up_ns: nanos(warm_up), duration_ns, drain_ns: nanos(self.drain_s) }
     }
 
-    fn into_publishing(self) -> Publishing {
+    fn into_publishing(self, topic: &str, topics_each: u32) -> Publishing {
         const WINDOW_CLOSED: u16 = 64;
         let window = match self.rate {
             Pace::Open(_) => u16::MAX,
@@ -249,7 +313,8 @@ impl LoadArgs {
         };
         Publishing {
             publishers: self.publishers,
-            topic: self.topic,
+            topic: self.topic.unwrap_or_else(|| Template::new(topic)),
+            topics_each: self.topics_each.unwrap_or(topics_each),
             qos: self.qos,
             payload_bytes: self.payload_bytes,
             pace: self.rate,
@@ -261,8 +326,10 @@ impl LoadArgs {
 }
 
 impl CommonArgs {
-    /// Connects nobody yet.
-    fn into_spec(self, run: u32, timing: Timing) -> Spec {
+    /// Connects nobody yet. Sessions last as `lasting` says, where the arguments do not say otherwise.
+    fn into_spec(self, run: u32, timing: Timing, lasting: Lasting) -> Spec {
+        let clean_start = self.clean_start.unwrap_or(lasting.clean_start);
+        let expiry_s = self.session_expiry_s.unwrap_or(lasting.expiry_s);
         Spec {
             run,
             target: Target {
@@ -273,14 +340,17 @@ impl CommonArgs {
                 password: self.password,
                 keep_alive_s: self.keep_alive_s,
                 connect_rate: self.connect_rate,
+                lasting: Lasting { clean_start, expiry_s },
                 connect_timeout_ns: nanos(self.connect_timeout_s),
                 source_addresses: self.source_addresses.map(|addresses| addresses.0).unwrap_or_default(),
             },
             threads: self.threads,
             idle: 0,
+            probes: 0,
             publishing: Publishing {
                 publishers: 0,
                 topic: Template::default(),
+                topics_each: 1,
                 qos: QoS::AtMostOnce,
                 payload_bytes: 0,
                 pace: Pace::Closed,
@@ -296,6 +366,8 @@ impl CommonArgs {
             },
             timing,
             is_tolerant: false,
+            returns: self.reconnect,
+            kill: None,
         }
     }
 }
@@ -346,7 +418,8 @@ fn qos(text: &str) -> Result<QoS, String> {
     match text {
         "0" => Ok(QoS::AtMostOnce),
         "1" => Ok(QoS::AtLeastOnce),
-        _ => Err("0 or 1".to_owned()),
+        "2" => Ok(QoS::ExactlyOnce),
+        _ => Err("0, 1 or 2".to_owned()),
     }
 }
 
@@ -397,7 +470,7 @@ mod tests {
     #[test]
     fn values_out_of_range_are_refused() {
         assert!(payload_bytes("27").is_err());
-        assert!(qos("2").is_err());
+        assert!(qos("3").is_err());
         assert!(seconds("-1").is_err());
         assert!(seconds("nan").is_err());
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));

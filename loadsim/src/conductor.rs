@@ -39,8 +39,8 @@ pub enum RunError {
     /// Nobody would get anything.
     #[error("no subscriber's filter matches any publisher's topic: see --topic and --filter")]
     NoMatch,
-    /// The process to watch is not there.
-    #[error("there is no process {0} to measure")]
+    /// The process to watch or to end is not there.
+    #[error("there is no process {0}")]
     NoProcess(u32),
     /// Too few open files.
     #[error("{wanted} connections need more open files than the {limit} allowed: see ulimit -n")]
@@ -97,6 +97,8 @@ pub struct Run {
     pub other_memory: Option<Memory>,
     /// Ended by hand.
     pub is_interrupted: bool,
+    /// When the process was ended that was to be ended.
+    pub killed_ns: Option<u64>,
 }
 
 /// Runs it all, on this thread and those of the workers.
@@ -107,13 +109,12 @@ pub fn run(spec: Spec, pid: Option<u32>) -> Result<Run, RunError> {
     let receivers = Receivers::of(&spec).map_err(RunError::Names)?;
     if spec.publishing.publishers > 0
         && spec.subscribing.subscribers > 0
-        && receivers.of_publisher.iter().all(Vec::is_empty)
+        && receivers.of_topic.iter().all(Vec::is_empty)
     {
         return Err(RunError::NoMatch);
     }
-    if let Some(pid) = pid
-        && Process::Pid(pid).cpu_s().is_none()
-    {
+    let processes = [pid, spec.kill.map(|kill| kill.pid)];
+    if let Some(pid) = processes.into_iter().flatten().find(|pid| Process::Pid(*pid).cpu_s().is_none()) {
         return Err(RunError::NoProcess(pid));
     }
     let wanted = spec.connections();
@@ -187,6 +188,7 @@ impl Conductor {
         let Range { start: window_ns, end: end_ns } = self.spec.timing.window(start_ns);
         self.wait_until(|_, now_ns| now_ns >= window_ns).await;
         let (own_before, other_before) = (Process::Own.cpu_s(), self.other.and_then(Process::cpu_s));
+        let killed_ns = self.kill(window_ns).await?;
         let is_interrupted = self.load(end_ns).await;
         let ended_ns = self.shared.end_ns().unwrap_or_else(|| self.clock.now_ns());
         let (own_after, other_after) = (Process::Own.cpu_s(), self.other.and_then(Process::cpu_s));
@@ -207,8 +209,21 @@ impl Conductor {
             other_cpu: Cpu { window_s: difference(other_before, other_after), total_s: other_after },
             other_memory,
             is_interrupted,
+            killed_ns,
             outcome,
         })
+    }
+
+    /// Ends the process that is to be ended, when it is time; when that was.
+    async fn kill(&mut self, window_ns: u64) -> Result<Option<u64>, RunError> {
+        let Some(kill) = self.spec.kill else { return Ok(None) };
+        let due_ns = window_ns.saturating_add(kill.after_ns);
+        self.wait_until(|_, now_ns| now_ns >= due_ns).await;
+        if self.is_interrupted {
+            return Ok(None);
+        }
+        sys::kill(kill.pid)?;
+        Ok(Some(self.clock.now_ns()))
     }
 
     /// Until the time is over or all messages there are to be have come. True if it was ended by hand.
@@ -241,7 +256,10 @@ impl Conductor {
         let look_ns = ended_ns + LEAD_NS;
         self.wait_until(|progress, now_ns| {
             now_ns >= deadline_ns
-                || now_ns >= look_ns && progress.unfinished == 0 && progress.delivered >= progress.owed
+                || now_ns >= look_ns
+                    && progress.unfinished == 0
+                    && progress.delivered >= progress.owed
+                    && progress.away == 0
         })
         .await;
         if self.spec.subscribing.subscribers > 0 {

@@ -53,7 +53,8 @@ pub enum ConnError {
 
 /// ```text
 /// Waiting ──open──▶ Opening ──writable──▶ Open ──▶ Closed
-///                      └──────────────────────────────▲
+///    ▲                 ├───────────────────┼─────────▲
+///    └──────reset──────┴───────────────────┘
 /// ```
 #[derive(Debug)]
 enum Link {
@@ -78,6 +79,18 @@ pub struct Conn {
     pub intended_ns: u64,
     /// When something was last written.
     pub sent_ns: u64,
+    /// When it is given up, if it is not ready by then.
+    pub connect_due_ns: u64,
+    /// When it is to be pinged.
+    pub ping_due_ns: u64,
+    /// When the connection ended that this one follows.
+    pub ended_ns: Option<u64>,
+    /// When its client was ready for the first time.
+    pub first_ready_ns: Option<u64>,
+    /// Attempts since it was ready.
+    pub attempts: u32,
+    /// What a subscriber that came back has still to get: topics, and the sequence that will do.
+    pub behind: Vec<(u32, u64)>,
     /// Whether it stands in the queue of those with something to do.
     pub is_queued: bool,
     link: Link,
@@ -97,6 +110,12 @@ impl Conn {
             client,
             intended_ns: 0,
             sent_ns: 0,
+            connect_due_ns: 0,
+            ping_due_ns: 0,
+            ended_ns: None,
+            first_ready_ns: None,
+            attempts: 0,
+            behind: Vec::new(),
             is_queued: false,
             link: Link::Waiting,
             may_read: false,
@@ -123,7 +142,13 @@ impl Conn {
             .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
             .map_err(|error| ConnError::Socket { from, error, hint: "" })?;
         self.link = Link::Opening(stream);
+        (self.may_read, self.is_ending) = (false, false);
         Ok(())
+    }
+
+    /// Whether there is no socket now, and there will be one.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.link, Link::Waiting)
     }
 
     /// Whether the first writable event is still awaited.
@@ -159,9 +184,20 @@ impl Conn {
         }
     }
 
-    /// Lets go of the socket.
+    /// Lets go of the socket, for good.
     pub fn close(&mut self) {
-        self.link = Link::Closed;
+        self.let_go(Link::Closed);
+    }
+
+    /// Lets go of the socket, and waits to be opened again.
+    pub fn reset(&mut self) {
+        self.let_go(Link::Waiting);
+        self.client.on_disconnected();
+        self.behind.clear();
+    }
+
+    fn let_go(&mut self, link: Link) {
+        self.link = link;
         self.partial = Vec::new();
         self.pending = BytesMut::new();
     }

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Command::Pub(args) => ("pub", args.into_spec(run)),
         Command::Sub(args) => ("sub", args.into_spec(run)),
         Command::Bench(args) => ("bench", args.into_spec(run)),
+        Command::Resume(args) => ("resume", args.into_spec(run)),
     };
     let setup = Setup::of(name, &spec);
     let report = match conductor::run(spec, pid) {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::conductor::{Cpu, Run};
 use crate::process::Memory;
 use crate::spec::{Pace, Spec};
-use crate::tally::{Counts, Percentiles};
+use crate::tally::{Counts, Percentiles, Returns};
 use crate::verify::Proof;
 
 /// All figures of a run. Fields that mean nothing to the command are left out.
@@ -24,6 +24,8 @@ pub struct Report {
     messages: Option<Messages>,
     #[serde(skip_serializing_if = "Option::is_none")]
     whole_run: Option<WholeRun>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    returns: Option<Returned>,
     latency_us: Latencies,
     loadsim: Usage,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,6 +45,7 @@ pub struct Setup {
     publishers: u32,
     subscribers: u32,
     idle: u32,
+    probes: u32,
     /// Of the publishers, if there are any.
     qos: Option<u8>,
     /// Of the subscribers, if there are any.
@@ -83,6 +86,21 @@ struct WholeRun {
     proof: Proof,
 }
 
+/// Clients that came back. In seconds from the end of the process that was to be ended, else from the first
+/// connection that ended.
+#[derive(Debug, Serialize)]
+struct Returned {
+    ended: u64,
+    failed: u64,
+    resumed: u64,
+    sessions_lost: u64,
+    given_up: u64,
+    /// Until the last client was ready again.
+    all_ready_s: Option<f64>,
+    /// Until the last subscriber had everything that was acknowledged before it was ready again.
+    all_caught_up_s: Option<f64>,
+}
+
 #[derive(Debug, Serialize)]
 struct Latencies {
     connect: Percentiles,
@@ -93,6 +111,16 @@ struct Latencies {
     ack: Percentiles,
     #[serde(skip_serializing_if = "is_empty")]
     end_to_end: Percentiles,
+    #[serde(skip_serializing_if = "is_empty")]
+    resume: Percentiles,
+    #[serde(skip_serializing_if = "is_empty")]
+    away: Percentiles,
+    #[serde(skip_serializing_if = "is_empty")]
+    caught_up: Percentiles,
+    #[serde(skip_serializing_if = "is_empty")]
+    probe_resume: Percentiles,
+    #[serde(skip_serializing_if = "is_empty")]
+    probe_clean: Percentiles,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,6 +157,7 @@ impl Setup {
             publishers: publishing.publishers,
             subscribers: subscribing.subscribers,
             idle: spec.idle,
+            probes: spec.probes,
             qos: (publishing.publishers > 0).then(|| publishing.qos.as_u8()),
             subscriber_qos: (subscribing.subscribers > 0).then(|| subscribing.qos.as_u8()),
             payload_bytes: publishing.payload_bytes,
@@ -140,7 +169,7 @@ impl Setup {
     }
 
     fn connections(&self) -> u64 {
-        u64::from(self.publishers) + u64::from(self.subscribers) + u64::from(self.idle)
+        [self.publishers, self.subscribers, self.idle, self.probes].into_iter().map(u64::from).sum()
     }
 }
 
@@ -166,6 +195,11 @@ impl Report {
         // A subscriber alone does not know how the messages were published: it takes gaps for loss.
         let is_guaranteed = setup.qos.is_none_or(|qos| qos > 0) && setup.subscriber_qos.is_none_or(|qos| qos > 0);
         let is_lossless = !is_guaranteed || run.proof.lost == 0;
+        // Without publishers it is not known with which QoS the messages were published.
+        let is_exact = setup.qos == Some(2) && setup.subscriber_qos == Some(2);
+        let is_single = !is_exact || run.proof.duplicated == 0;
+        let returns = &tally.returns;
+        let has_sessions = returns.sessions_lost == 0;
         let messages = if has_publishers { measured.sent } else { measured.delivered };
         Self {
             connections: Connections {
@@ -190,7 +224,13 @@ impl Report {
                 rejected: total.rejected,
                 proof: run.proof,
             }),
+            returns: (returns.ended + returns.failed > 0).then(|| Returned::of(returns, run.killed_ns)),
             latency_us: Latencies {
+                resume: returns.resume.percentiles(),
+                away: returns.away.percentiles(),
+                caught_up: returns.caught_up.percentiles(),
+                probe_resume: returns.probe_resume.percentiles(),
+                probe_clean: returns.probe_clean.percentiles(),
                 connect: tally.connect.percentiles(),
                 send_lag: setup.rate.filter(|_| has_publishers).map(|_| tally.send_lag.percentiles()),
                 ack: tally.ack.percentiles(),
@@ -199,7 +239,7 @@ impl Report {
             loadsim: usage(None, run.own_cpu, run.own_memory, messages),
             process: pid.map(|pid| usage(Some(pid), run.other_cpu, run.other_memory, messages)),
             errors: tally.errors,
-            ok: allows_loss || is_lossless && tally.refused == 0 && tally.lost == 0,
+            ok: allows_loss || is_lossless && is_single && has_sessions && tally.refused == 0 && tally.lost == 0,
             setup,
         }
     }
@@ -224,6 +264,9 @@ impl fmt::Display for Report {
         }
         if let Some(whole_run) = &self.whole_run {
             whole_run.fmt(f)?;
+        }
+        if let Some(returns) = &self.returns {
+            returns.fmt(f)?;
         }
         self.latency_us.fmt(f)?;
         self.loadsim.fmt(f, "loadsim")?;
@@ -272,10 +315,41 @@ impl WholeRun {
     }
 }
 
+impl Returned {
+    #[expect(clippy::cast_precision_loss, reason = "runs are far shorter than 2^52 ns")]
+    fn of(returns: &Returns, killed_ns: Option<u64>) -> Self {
+        let from_ns = killed_ns.unwrap_or(returns.first_ended_ns);
+        let since = |at_ns: u64| (at_ns > 0).then(|| at_ns.saturating_sub(from_ns) as f64 / 1e9);
+        Self {
+            ended: returns.ended,
+            failed: returns.failed,
+            resumed: returns.resumed,
+            sessions_lost: returns.sessions_lost,
+            given_up: returns.given_up,
+            all_ready_s: since(returns.last_ready_ns),
+            all_caught_up_s: since(returns.last_caught_up_ns),
+        }
+    }
+
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ended, failed, resumed, sessions_lost, given_up, all_ready_s, all_caught_up_s } = self;
+        write!(f, "returns      {ended} connections ended, {failed} attempts failed, {resumed} resumed")?;
+        writeln!(f, ", {sessions_lost} without their session, {given_up} messages given up")?;
+        if let Some(all_ready_s) = all_ready_s {
+            write!(f, "all back     {all_ready_s:.2} s")?;
+            if let Some(all_caught_up_s) = all_caught_up_s {
+                write!(f, ", caught up {all_caught_up_s:.2} s")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
 impl Latencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let titles = ["p50", "p90", "p99", "p99.9", "max"];
-        write!(f, "latency, ms  ")?;
+        write!(f, "latency, ms   ")?;
         for title in titles {
             write!(f, "{title:>10}")?;
         }
@@ -285,10 +359,15 @@ impl Latencies {
             ("send lag", self.send_lag.as_ref()),
             ("ack", Some(&self.ack)),
             ("end to end", Some(&self.end_to_end)),
+            ("resume", Some(&self.resume)),
+            ("away", Some(&self.away)),
+            ("caught up", Some(&self.caught_up)),
+            ("probe resume", Some(&self.probe_resume)),
+            ("probe clean", Some(&self.probe_clean)),
         ];
         for (name, percentiles) in rows {
             let Some(percentiles) = percentiles.filter(|percentiles| percentiles.count > 0) else { continue };
-            write!(f, "  {name:<11}")?;
+            write!(f, "  {name:<12}")?;
             let Percentiles { p50, p90, p99, p999, max, .. } = percentiles;
             for micros in [p50, p90, p99, p999, max] {
                 write!(f, "{:>10.3}", micros / 1000.0)?;

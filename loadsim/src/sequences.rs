@@ -67,6 +67,11 @@ impl Sequences {
         Seen::InOrder
     }
 
+    /// One more than the largest.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
     /// How many there are.
     pub fn len(&self) -> u64 {
         self.count

@@ -15,6 +15,8 @@ pub struct Progress {
     pub owed: u64,
     /// Messages that arrived for the first time.
     pub delivered: u64,
+    /// Clients that are to come back, or have not caught up.
+    pub away: u64,
 }
 
 #[derive(Debug, Default)]
@@ -24,6 +26,7 @@ struct Board {
     unfinished: AtomicU64,
     owed: AtomicU64,
     delivered: AtomicU64,
+    away: AtomicU64,
 }
 
 /// Seen by all threads of a run.
@@ -81,6 +84,7 @@ impl Shared {
         board.failed.store(progress.failed, Ordering::Relaxed);
         board.owed.store(progress.owed, Ordering::Relaxed);
         board.delivered.store(progress.delivered, Ordering::Relaxed);
+        board.away.store(progress.away, Ordering::Relaxed);
         // Last: whoever sees that nothing is unfinished sees all that is owed.
         board.unfinished.store(progress.unfinished, Ordering::Release);
     }
@@ -94,6 +98,7 @@ impl Shared {
             sum.failed += board.failed.load(Ordering::Relaxed);
             sum.owed += board.owed.load(Ordering::Relaxed);
             sum.delivered += board.delivered.load(Ordering::Relaxed);
+            sum.away += board.away.load(Ordering::Relaxed);
         }
         sum
     }

@@ -8,8 +8,8 @@ use millrace::mqtt::topic::SharedFilter;
 use millrace::mqtt::{ProtocolVersion, QoS, TopicFilter, TopicName};
 use millrace::route::trie::Trie;
 
-use crate::client::{Role, Subscriber};
-use crate::publisher::{Plan, Publisher};
+use crate::client::{Lasting, Role, Subscriber};
+use crate::publisher::{Plan, Publisher, Topics};
 use crate::schedule::{Rate, Schedule};
 use crate::template::Template;
 
@@ -24,6 +24,8 @@ pub struct Spec {
     pub threads: u32,
     /// Connections that only stay.
     pub idle: u32,
+    /// Connections that are made again and again, to measure that; every other one goes on with a session.
+    pub probes: u32,
     /// Who publishes what.
     pub publishing: Publishing,
     /// Who subscribes to what.
@@ -32,6 +34,19 @@ pub struct Spec {
     pub timing: Timing,
     /// Connections that fail are counted, and the rest goes on.
     pub is_tolerant: bool,
+    /// Connections that were ready and end are made again.
+    pub returns: bool,
+    /// The process to end, and when in the measured window.
+    pub kill: Option<Kill>,
+}
+
+/// The end of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill {
+    /// Which.
+    pub pid: u32,
+    /// From the beginning of the measured window.
+    pub after_ns: u64,
 }
 
 /// The broker and how to connect to it.
@@ -51,6 +66,8 @@ pub struct Target {
     pub keep_alive_s: u16,
     /// New connections.
     pub connect_rate: Rate,
+    /// Of all clients but probes.
+    pub lasting: Lasting,
     /// From the intended time until the client is ready.
     pub connect_timeout_ns: u64,
     /// Used in turn; empty: the system chooses.
@@ -71,8 +88,10 @@ pub enum Pace {
 pub struct Publishing {
     /// How many.
     pub publishers: u32,
-    /// One topic each.
+    /// One for each topic.
     pub topic: Template,
+    /// Of each publisher, which takes them in turn.
+    pub topics_each: u32,
     /// Of every message.
     pub qos: QoS,
     /// Stamp included.
@@ -113,9 +132,15 @@ pub struct Timing {
 }
 
 impl Spec {
-    /// Connections of the run: subscribers, then publishers, then idle ones.
+    /// Connections of the run: subscribers, then publishers, then idle ones, then probes.
     pub fn connections(&self) -> u64 {
-        u64::from(self.subscribing.subscribers) + u64::from(self.publishing.publishers) + u64::from(self.idle)
+        let (subscribers, publishers) = (self.subscribing.subscribers, self.publishing.publishers);
+        [subscribers, publishers, self.idle, self.probes].into_iter().map(u64::from).sum()
+    }
+
+    /// Topics of the run.
+    pub fn topics(&self) -> u32 {
+        self.publishing.publishers.saturating_mul(self.publishing.topics_each)
     }
 
     /// What connection `index` is for.
@@ -123,14 +148,31 @@ impl Spec {
         let (subscribing, publishing) = (&self.subscribing, &self.publishing);
         if index < subscribing.subscribers {
             let filter = subscribing.filter.fill(self.run, index).into_boxed_str();
-            return Role::Subscriber(Box::new(Subscriber { filter, qos: subscribing.qos }));
+            return Role::Subscriber(Box::new(Subscriber::new(filter, subscribing.qos)));
         }
         let id = index - subscribing.subscribers;
         if id < publishing.publishers {
-            let topic = publishing.topic.fill(self.run, id);
-            return Role::Publisher(Box::new(Publisher::new(id, topic, publishing.qos, publishing.window)));
+            let first = id.saturating_mul(publishing.topics_each);
+            let own = first..first.saturating_add(publishing.topics_each);
+            let names = own.map(|topic| publishing.topic.fill(self.run, topic).into_boxed_str()).collect();
+            let topics = Topics { first, names };
+            return Role::Publisher(Box::new(Publisher::new(id, topics, publishing.qos, publishing.window)));
         }
-        Role::Idle
+        match (id - publishing.publishers).checked_sub(self.idle) {
+            Some(probe) => Role::Probe { lasts: probe % 2 == 1 },
+            None => Role::Idle,
+        }
+    }
+
+    /// What a client of this role asks for.
+    pub fn lasting(&self, role: &Role) -> Lasting {
+        const PROBE_EXPIRY_S: u32 = 600;
+        let is_v5 = self.target.version == ProtocolVersion::V5;
+        match role {
+            Role::Probe { lasts: false } => Lasting::NOT,
+            Role::Probe { lasts: true } => Lasting { clean_start: is_v5, expiry_s: PROBE_EXPIRY_S },
+            Role::Idle | Role::Publisher(_) | Role::Subscriber(_) => self.target.lasting,
+        }
     }
 
     /// What the publishers do together, given when the load starts.
@@ -166,8 +208,10 @@ impl Timing {
 pub struct Receivers {
     /// The receiver that each subscriber is, or is part of.
     pub of_subscriber: Vec<u32>,
-    /// The receivers of each publisher.
-    pub of_publisher: Vec<Vec<u32>>,
+    /// The receivers of each topic.
+    pub of_topic: Vec<Vec<u32>>,
+    /// The topics of each subscriber that is a receiver alone.
+    topics_of: Vec<Vec<u32>>,
 }
 
 impl Receivers {
@@ -189,22 +233,36 @@ impl Receivers {
             trie.insert(&filter, receiver, ());
             receivers.of_subscriber.push(receiver);
         }
-        for index in 0..spec.publishing.publishers {
+        for index in 0..spec.topics() {
             let text = spec.publishing.topic.fill(spec.run, index);
             let topic = TopicName::parse(&text).map_err(|error| format!("`{text}` is no topic: {error}"))?;
             let mut found = Vec::new();
             trie.matches(topic.as_str(), |receiver, ()| found.push(receiver));
             found.sort_unstable();
             found.dedup();
-            receivers.of_publisher.push(found);
+            receivers.of_topic.push(found);
+        }
+        receivers.topics_of = vec![Vec::new(); receivers.of_subscriber.len()];
+        for (topic, found) in (0..).zip(&receivers.of_topic) {
+            for receiver in found {
+                let at = usize::try_from(*receiver).unwrap_or(usize::MAX);
+                if let Some(topics) = receivers.topics_of.get_mut(at) {
+                    topics.push(topic);
+                }
+            }
         }
         Ok(receivers)
     }
 
-    /// Deliveries that a message of this publisher is owed.
-    pub fn count(&self, publisher: u32) -> u64 {
-        let index = usize::try_from(publisher).unwrap_or(usize::MAX);
-        self.of_publisher.get(index).map_or(0, |receivers| receivers.len() as u64)
+    /// The topics of a subscriber.
+    pub fn topics_of(&self, subscriber: u32) -> &[u32] {
+        usize::try_from(subscriber).ok().and_then(|at| self.topics_of.get(at)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Deliveries that a message of this topic is owed.
+    pub fn count(&self, topic: u32) -> u64 {
+        let index = usize::try_from(topic).unwrap_or(usize::MAX);
+        self.of_topic.get(index).map_or(0, |receivers| receivers.len() as u64)
     }
 }
 
@@ -224,14 +282,17 @@ mod tests {
                 password: None,
                 keep_alive_s: 0,
                 connect_rate: rate,
+                lasting: Lasting::NOT,
                 connect_timeout_ns: 0,
                 source_addresses: Vec::new(),
             },
             threads: 1,
             idle: 0,
+            probes: 0,
             publishing: Publishing {
                 publishers,
                 topic: topic.parse().unwrap(),
+                topics_each: 1,
                 qos: QoS::AtLeastOnce,
                 payload_bytes: 64,
                 pace: Pace::Closed,
@@ -247,16 +308,18 @@ mod tests {
             },
             timing: Timing { warm_up_ns: 0, duration_ns: 0, drain_ns: 0 },
             is_tolerant: false,
+            returns: false,
+            kill: None,
         };
         Receivers::of(&spec).unwrap()
     }
 
     #[test]
     fn pairs_wildcards_and_shared_subscriptions_are_owed_what_they_match() {
-        assert_eq!(receivers(2, "b/{i}", 2, "b/{i}").of_publisher, [vec![0], vec![1]]);
-        assert_eq!(receivers(2, "b/{i}", 3, "b/+").of_publisher, [vec![0, 1, 2], vec![0, 1, 2]]);
+        assert_eq!(receivers(2, "b/{i}", 2, "b/{i}").of_topic, [vec![0], vec![1]]);
+        assert_eq!(receivers(2, "b/{i}", 3, "b/+").of_topic, [vec![0, 1, 2], vec![0, 1, 2]]);
         let shared = receivers(2, "b/{i}", 3, "$share/g/b/#");
-        assert_eq!(shared.of_publisher, [vec![0], vec![0]]);
+        assert_eq!(shared.of_topic, [vec![0], vec![0]]);
         assert_eq!(shared.of_subscriber, [0, 0, 0]);
         assert_eq!(receivers(1, "a", 1, "b").count(0), 0);
     }

@@ -1,9 +1,9 @@
 //! What the operating system is asked for beyond sockets: a timer finer than a millisecond, and many open files.
 
 #[cfg(target_os = "linux")]
-pub use linux::{Timer, clock_ticks_per_second, raise_open_files};
+pub use linux::{Timer, clock_ticks_per_second, kill, raise_open_files};
 #[cfg(not(target_os = "linux"))]
-pub use portable::{Timer, clock_ticks_per_second, raise_open_files};
+pub use portable::{Timer, clock_ticks_per_second, kill, raise_open_files};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -13,7 +13,7 @@ mod linux {
 
     use mio::unix::SourceFd;
     use mio::{Interest, Registry, Token};
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
     use rustix::time::{
         Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
     };
@@ -57,6 +57,13 @@ mod linux {
         getrlimit(Resource::Nofile).current
     }
 
+    /// Ends a process at once (SIGKILL).
+    pub fn kill(pid: u32) -> io::Result<()> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("not the id of a process"))?;
+        Ok(kill_process(pid, Signal::KILL)?)
+    }
+
     /// The unit of CPU time in `/proc`.
     pub fn clock_ticks_per_second() -> u64 {
         rustix::param::clock_ticks_per_second()
@@ -89,6 +96,11 @@ mod portable {
     /// Not known how.
     pub fn raise_open_files() -> Option<u64> {
         None
+    }
+
+    /// Not known how.
+    pub fn kill(_pid: u32) -> io::Result<()> {
+        Err(io::Error::other("ending another process is only possible on Linux"))
     }
 
     /// There is no `/proc`.

@@ -71,9 +71,9 @@ pub struct Percentiles {
 pub struct Counts {
     /// Written to a socket.
     pub sent: u64,
-    /// Acknowledged as a success (QoS 1).
+    /// Acknowledged as a success (QoS 1 and 2).
     pub acked: u64,
-    /// Acknowledged as a failure (QoS 1).
+    /// Acknowledged as a failure (QoS 1 and 2).
     pub rejected: u64,
     /// Arrived at a subscriber for the first time.
     pub delivered: u64,
@@ -85,6 +85,58 @@ impl Counts {
         self.acked += other.acked;
         self.rejected += other.rejected;
         self.delivered += other.delivered;
+    }
+}
+
+/// Clients whose connection ended and who came back.
+#[derive(Debug, Default)]
+pub struct Returns {
+    /// Connections that ended after they were ready.
+    pub ended: u64,
+    /// Connections that were tried and came to nothing.
+    pub failed: u64,
+    /// Clients that were ready again with their session.
+    pub resumed: u64,
+    /// Clients that were ready again without the session they should have had.
+    pub sessions_lost: u64,
+    /// Messages that were not acknowledged and whose session was lost.
+    pub given_up: u64,
+    /// From the beginning of a connection until its client is ready, with its session.
+    pub resume: Latency,
+    /// From the end of a connection until its client is ready again, with or without its session.
+    pub away: Latency,
+    /// From the end of a connection until its subscriber has everything that was acknowledged before it was ready again.
+    pub caught_up: Latency,
+    /// Connections of probes to a session that goes on, as `resume`.
+    pub probe_resume: Latency,
+    /// Connections of probes with a clean start, likewise.
+    pub probe_clean: Latency,
+    /// When the first connection ended; 0: none did.
+    pub first_ended_ns: u64,
+    /// When the last client was ready again, ...
+    pub last_ready_ns: u64,
+    /// ... and had caught up.
+    pub last_caught_up_ns: u64,
+}
+
+impl Returns {
+    fn add(&mut self, other: &Self) {
+        self.ended += other.ended;
+        self.failed += other.failed;
+        self.resumed += other.resumed;
+        self.sessions_lost += other.sessions_lost;
+        self.given_up += other.given_up;
+        self.resume.add(&other.resume);
+        self.away.add(&other.away);
+        self.caught_up.add(&other.caught_up);
+        self.probe_resume.add(&other.probe_resume);
+        self.probe_clean.add(&other.probe_clean);
+        self.first_ended_ns = match (self.first_ended_ns, other.first_ended_ns) {
+            (0, at_ns) | (at_ns, 0) => at_ns,
+            (one_ns, other_ns) => one_ns.min(other_ns),
+        };
+        self.last_ready_ns = self.last_ready_ns.max(other.last_ready_ns);
+        self.last_caught_up_ns = self.last_caught_up_ns.max(other.last_caught_up_ns);
     }
 }
 
@@ -101,18 +153,20 @@ pub struct Tally {
     pub owed: u64,
     /// From the intended time to the write.
     pub send_lag: Latency,
-    /// From the intended time to PUBACK.
+    /// From the intended time to PUBACK or PUBREC.
     pub ack: Latency,
     /// From the intended time to the arrival.
     pub end_to_end: Latency,
     /// From the intended time of a connection until its client is ready.
     pub connect: Latency,
-    /// Connections that became ready.
+    /// Connections that became ready, each counted once.
     pub ready: u64,
     /// Connections that did not.
     pub refused: u64,
-    /// Connections that ended after they were ready.
+    /// Connections that ended after they were ready, for good.
     pub lost: u64,
+    /// Those that come back.
+    pub returns: Returns,
     /// Why, and how often.
     pub errors: BTreeMap<String, u64>,
 }
@@ -164,6 +218,7 @@ impl Tally {
         self.ready += other.ready;
         self.refused += other.refused;
         self.lost += other.lost;
+        self.returns.add(&other.returns);
         for (error, count) in &other.errors {
             *self.errors.entry(error.clone()).or_default() += count;
         }

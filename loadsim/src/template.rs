@@ -7,6 +7,11 @@ use std::str::FromStr;
 pub struct Template(String);
 
 impl Template {
+    /// One of the program's own.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// With both holes filled.
     pub fn fill(&self, run: u32, index: u32) -> String {
         self.0.replace("{i}", &index.to_string()).replace("{run}", &format!("{run:08x}"))

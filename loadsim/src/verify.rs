@@ -77,6 +77,12 @@ impl Verifier {
         }
     }
 
+    /// One more than the largest sequence that a subscriber got of a topic.
+    pub fn next(&self, subscriber: u32, run: u32, topic: u32) -> u64 {
+        let at = self.index.get(&(subscriber, run, topic));
+        at.and_then(|at| self.tracks.get(*at)).map_or(0, |track| track.seen.next())
+    }
+
     /// What was collected, and the number of foreign messages.
     pub fn into_tracks(self) -> (Vec<Track>, u64) {
         (self.tracks, self.foreign)
@@ -103,12 +109,12 @@ impl Verifier {
     }
 }
 
-/// What the receivers have a right to from one publisher.
+/// What the receivers have a right to on one topic.
 #[derive(Debug)]
 pub struct Owed {
-    /// Index of the publisher.
+    /// Index of the topic, which is what stamps name as publisher.
     pub publisher: u32,
-    /// QoS 1: what was acknowledged. QoS 0: what was sent.
+    /// QoS 1 and 2: what was acknowledged. QoS 0: what was sent.
     pub sequences: Sequences,
     /// The receivers whose filter matches.
     pub receivers: Vec<u32>,

@@ -1,5 +1,6 @@
 //! One thread: an event loop over its share of the connections. Per wake-up of a connection one read and one write.
 
+mod again;
 mod drive;
 
 use std::cmp::Reverse;
@@ -22,6 +23,7 @@ use crate::spec::{Receivers, Spec};
 use crate::sys::Timer;
 use crate::tally::{Outcome, Tally};
 use crate::verify::{Owed, Owing, Verifier};
+use again::Acked;
 
 /// Connections are opened at multiples of this time.
 const CONNECT_TICK_NS: u64 = 1_000_000;
@@ -38,6 +40,8 @@ const TIMER: Token = Token(usize::MAX);
 enum Deadline {
     Connect,
     KeepAlive,
+    /// To be made again.
+    Open,
 }
 
 /// The actor of one thread.
@@ -68,6 +72,7 @@ pub struct Worker {
     payload: Vec<u8>,
     tally: Tally,
     verifier: Verifier,
+    acked: Acked,
 }
 
 /// What all workers of a run have in common.
@@ -100,11 +105,15 @@ impl Worker {
         let conns: Vec<Conn> = own
             .iter()
             .filter_map(|id| u32::try_from(*id).ok())
-            .map(|id| Conn::new(id, Client::new(spec.role(id), target.version, target.keep_alive_s)))
+            .map(|id| {
+                let role = spec.role(id);
+                let lasting = spec.lasting(&role);
+                Conn::new(id, Client::new(role, target.version, target.keep_alive_s, lasting))
+            })
             .collect();
         let ids = conns.iter().enumerate().filter_map(|(at, conn)| match &conn.client.role {
             Role::Publisher(publisher) => Some((at, u64::from(publisher.id()))),
-            Role::Idle | Role::Subscriber(_) => None,
+            Role::Idle | Role::Probe { .. } | Role::Subscriber(_) => None,
         });
         let (publishers, publisher_ids) = ids.unzip();
         let is_judged = spec.publishing.publishers > 0;
@@ -127,6 +136,7 @@ impl Worker {
             payload,
             tally: Tally { window, ..Tally::default() },
             verifier: Verifier::new(owing),
+            acked: Acked::new(spec.topics()),
             spec,
             receivers,
             shared,
@@ -204,16 +214,7 @@ impl Worker {
                 return due_ns;
             }
             self.connect_turns.advance();
-            let Some(conn) = self.conns.get_mut(at) else { break };
-            conn.intended_ns = due_ns;
-            let from = self.spec.source_address(conn.index);
-            match conn.open(self.spec.target.broker, from, self.poll.registry(), Token(at)) {
-                Ok(()) => {
-                    let timeout_ns = due_ns.saturating_add(self.spec.target.connect_timeout_ns);
-                    self.deadlines.push(Reverse((timeout_ns, at, Deadline::Connect)));
-                }
-                Err(error) => self.on_failed(at, &error),
-            }
+            self.open(at, due_ns);
         }
         u64::MAX
     }
@@ -253,26 +254,40 @@ impl Worker {
             }
             self.deadlines.pop();
             let Some(conn) = self.conns.get_mut(at).filter(|conn| !conn.is_closed()) else { continue };
-            match (deadline, conn.client.state()) {
-                (Deadline::Connect, State::Ready) => {}
-                (Deadline::Connect, state) => self.on_failed(at, &ConnError::Timeout(state)),
-                (Deadline::KeepAlive, _) => {
-                    let quiet_ns = keep_alive_ns(&conn.client);
-                    let mut next_ns = conn.sent_ns.saturating_add(quiet_ns);
-                    if next_ns <= now_ns {
-                        next_ns = now_ns + quiet_ns;
-                        self.out.clear();
-                        let pinged = conn.client.ping(&mut self.out).map_err(ConnError::from);
-                        if let Err(error) = pinged.and_then(|()| conn.write(&self.out, now_ns)) {
-                            self.on_failed(at, &error);
-                            continue;
-                        }
+            match deadline {
+                Deadline::Open => self.open(at, due_ns),
+                Deadline::Connect => {
+                    let state = conn.client.state();
+                    // A deadline of an earlier connection means nothing to this one.
+                    if conn.connect_due_ns == due_ns && !conn.is_waiting() && state != State::Ready {
+                        self.on_failed(at, &ConnError::Timeout(state));
                     }
-                    self.deadlines.push(Reverse((next_ns, at, Deadline::KeepAlive)));
+                }
+                Deadline::KeepAlive => {
+                    if conn.ping_due_ns == due_ns && conn.is_open() {
+                        self.ping(at, now_ns);
+                    }
                 }
             }
         }
         u64::MAX
+    }
+
+    /// Pings if nothing was sent for long enough.
+    fn ping(&mut self, at: usize, now_ns: u64) {
+        let Some(conn) = self.conns.get_mut(at) else { return };
+        let quiet_ns = keep_alive_ns(&conn.client);
+        let mut next_ns = conn.sent_ns.saturating_add(quiet_ns);
+        if next_ns <= now_ns {
+            next_ns = now_ns + quiet_ns;
+            self.out.clear();
+            let pinged = conn.client.ping(&mut self.out).map_err(ConnError::from);
+            if let Err(error) = pinged.and_then(|()| conn.write(&self.out, now_ns)) {
+                return self.on_failed(at, &error);
+            }
+        }
+        conn.ping_due_ns = next_ns;
+        self.deadlines.push(Reverse((next_ns, at, Deadline::KeepAlive)));
     }
 
     /// Tells the conductor how far this worker is, and looks whether the run has started.
@@ -298,6 +313,7 @@ impl Worker {
                 unfinished: unfinished as u64,
                 owed: self.tally.owed,
                 delivered: self.tally.total.delivered,
+                away: if self.spec.returns { self.away() } else { 0 },
             },
         );
     }
@@ -314,12 +330,19 @@ impl Worker {
     fn is_finished(&self, at: usize, plan: &Plan, now_ns: u64) -> bool {
         self.conns.get(at).is_none_or(|conn| match &conn.client.role {
             Role::Publisher(publisher) => conn.is_closed() || publisher.is_finished(plan, now_ns),
-            Role::Idle | Role::Subscriber(_) => true,
+            Role::Idle | Role::Probe { .. } | Role::Subscriber(_) => true,
         })
     }
 
     fn finish(mut self) -> Outcome {
-        self.out.clear();
+        // Who is away at the end does not come back any more.
+        if self.spec.returns {
+            let gone = |conn: &&Conn| {
+                conn.first_ready_ns.is_some() && conn.client.state() != State::Ready && !conn.is_closed()
+            };
+            let is_probe = |conn: &&Conn| matches!(conn.client.role, Role::Probe { .. });
+            self.tally.lost += self.conns.iter().filter(gone).filter(|conn| !is_probe(conn)).count() as u64;
+        }
         for conn in self.conns.iter_mut().filter(|conn| conn.is_open()) {
             self.out.clear();
             // The run is over: whether the broker still hears of it does not matter.
@@ -328,14 +351,15 @@ impl Worker {
             }
         }
         let (tracks, foreign) = self.verifier.into_tracks();
-        let owed = self.conns.into_iter().filter_map(|conn| match conn.client.role {
-            Role::Publisher(publisher) => {
-                let publisher_id = publisher.id();
-                let receivers = usize::try_from(publisher_id).ok().and_then(|at| self.receivers.of_publisher.get(at));
-                let receivers = receivers.cloned().unwrap_or_default();
-                Some(Owed { publisher: publisher_id, sequences: publisher.into_owed(), receivers })
-            }
-            Role::Idle | Role::Subscriber(_) => None,
+        let owed = self.conns.into_iter().flat_map(|conn| match conn.client.role {
+            Role::Publisher(publisher) => publisher.into_owed(),
+            Role::Idle | Role::Probe { .. } | Role::Subscriber(_) => Vec::new(),
+        });
+        let receivers_of = |topic| usize::try_from(topic).ok().and_then(|at| self.receivers.of_topic.get(at)).cloned();
+        let owed = owed.map(|(topic, sequences)| Owed {
+            publisher: topic,
+            sequences,
+            receivers: receivers_of(topic).unwrap_or_default(),
         });
         Outcome { owed: owed.collect(), tally: self.tally, tracks, foreign }
     }

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-use self::broker::{Broker, Fault};
+use self::broker::{Broker, Cut, Fault};
 
 struct Ran {
     exit_code: Option<i32>,
@@ -190,4 +190,100 @@ fn a_subscriber_in_its_own_process_sees_gaps() {
     let subscribing = result(child);
     assert_eq!((subscribing.exit_code, subscribing.proof()), (Some(1), [20, 0, 0]), "{}", subscribing.complaint);
     assert_eq!(subscribing.number("/latency_us/end_to_end/count"), 190);
+}
+
+/// As [`bench`], with sessions that last and clients that come back.
+fn bench_with_sessions(fault: Fault, further: &[&str]) -> Ran {
+    let lasting = ["--protocol", "5", "--session-expiry-s", "60", "--reconnect"];
+    bench(fault, &[&lasting, further].concat())
+}
+
+#[test]
+fn qos_2_is_proved_in_every_version() {
+    for protocol in ["3.1", "3.1.1", "5"] {
+        let ran = bench(Fault::Nothing, &["--protocol", protocol, "--qos", "2"]);
+        assert_eq!((ran.exit_code, ran.proof()), (Some(0), [0, 0, 0]), "{:#} {}", ran.report, ran.complaint);
+        assert_eq!((ran.number("/messages/acked"), ran.number("/whole_run/delivered")), (300, 300));
+    }
+}
+
+#[test]
+fn a_duplicate_at_qos_2_fails_the_run() {
+    let ran = bench(Fault::Duplicate(10), &["--qos", "2"]);
+    assert_eq!((ran.exit_code, ran.proof()), (Some(1), [0, 30, 0]));
+    let ran = bench(Fault::Duplicate(10), &["--qos", "2", "--sub-qos", "1"]);
+    assert_eq!(ran.exit_code, Some(0), "at QoS 1 it is allowed");
+}
+
+#[test]
+fn clients_come_back_go_on_with_their_sessions_and_lose_and_double_nothing() {
+    for qos in ["1", "2"] {
+        for cut in [Cut::Message, Cut::Answer] {
+            let ran = bench_with_sessions(Fault::Cut(150, cut), &["--qos", qos]);
+            assert_eq!(ran.exit_code, Some(0), "QoS {qos} {cut:?} {:#} {}", ran.report, ran.complaint);
+            assert_eq!((ran.number("/whole_run/acked"), ran.proof()[0]), (300, 0));
+            assert_eq!((ran.number("/returns/ended"), ran.number("/returns/resumed")), (6, 6));
+            assert_eq!((ran.number("/connections/ready"), ran.number("/connections/lost")), (6, 0));
+            assert_eq!(ran.number("/latency_us/away/count"), 6);
+            assert_eq!(ran.number("/latency_us/caught_up/count"), 3);
+            if qos == "2" {
+                assert_eq!(ran.proof(), [0, 0, 0], "{cut:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sessions_of_mqtt_3_last_without_a_clean_start() {
+    let further = ["--protocol", "3.1.1", "--clean-start", "false", "--reconnect", "--qos", "2", "--drain-s", "5"];
+    let ran = bench(Fault::Cut(150, Cut::Answer), &further);
+    assert_eq!((ran.exit_code, ran.proof()), (Some(0), [0, 0, 0]), "{:#} {}", ran.report, ran.complaint);
+    assert_eq!(ran.number("/returns/resumed"), 6);
+}
+
+#[test]
+fn a_broker_that_forgets_what_it_took_doubles_qos_2_and_is_found() {
+    let ran = bench_with_sessions(Fault::Cut(150, Cut::Memory), &["--qos", "2"]);
+    assert_eq!((ran.exit_code, ran.proof()), (Some(1), [0, 1, 0]), "{:#} {}", ran.report, ran.complaint);
+}
+
+#[test]
+fn a_broker_that_loses_sessions_is_found() {
+    let ran = bench_with_sessions(Fault::Cut(150, Cut::Sessions), &["--qos", "1", "--drain-s", "0.5"]);
+    assert_eq!(ran.exit_code, Some(1), "{:#} {}", ran.report, ran.complaint);
+    assert_eq!((ran.number("/returns/sessions_lost"), ran.number("/returns/resumed")), (6, 0));
+}
+
+#[test]
+fn resuming_subscribers_are_timed_beside_probes() {
+    let broker = Broker::start(Fault::Cut(100, Cut::Answer));
+    let further = ["--subscribers", "20", "--rate", "200", "--duration-s", "3", "--probes", "4", "--protocol", "5"];
+    let ran = result(spawn(broker.address, "resume", &further));
+    assert_eq!((ran.exit_code, ran.proof()[0]), (Some(0), 0), "{:#} {}", ran.report, ran.complaint);
+    assert_eq!(ran.number("/returns/resumed"), 21, "{:#}", ran.report);
+    assert_eq!(ran.number("/latency_us/caught_up/count"), 20);
+    assert!(ran.number("/latency_us/probe_resume/count") >= 2, "{:#}", ran.report);
+    assert!(ran.number("/latency_us/probe_clean/count") >= 2, "{:#}", ran.report);
+    let since = |name| ran.report.pointer(name).and_then(Value::as_f64).unwrap();
+    assert!(since("/returns/all_caught_up_s") >= 0.05);
+    assert!(since("/returns/all_ready_s") >= 0.05);
+}
+
+#[test]
+fn the_process_to_end_must_be_there() {
+    let broker = Broker::start(Fault::Nothing);
+    let ran = result(spawn(broker.address, "resume", &["--kill-pid", "4194304", "--subscribers", "1"]));
+    assert_eq!(ran.exit_code, Some(2));
+    assert!(ran.complaint.contains("there is no process 4194304"), "{}", ran.complaint);
+}
+
+#[test]
+fn the_process_to_end_is_ended_when_it_is_time() {
+    let broker = Broker::start(Fault::Nothing);
+    let mut victim = Command::new("sleep").arg("60").spawn().unwrap();
+    let pid = victim.id().to_string();
+    let further = ["--kill-pid", &pid, "--kill-after-s", "0.1", "--duration-s", "0.3", "--subscribers", "2"];
+    let ran = result(spawn(broker.address, "resume", &further));
+    assert_eq!(ran.exit_code, Some(0), "{:#} {}", ran.report, ran.complaint);
+    assert!(!victim.wait().unwrap().success());
 }

@@ -105,6 +105,13 @@ impl Cluster {
         run(command)
     }
 
+    /// The foreign producer, with these arguments after the bootstrap address.
+    pub fn foreign(&self, arguments: &[&str]) -> String {
+        let mut command = self.command("kafka-tool.sh");
+        command.arg("txn-producer").arg(self.bootstrap.join(",")).args(arguments);
+        run(command)
+    }
+
     /// A file in this run's folder.
     pub fn file(&self, name: &str, text: &str) -> String {
         let path = self.folder.path().join(name);

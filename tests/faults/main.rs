@@ -17,6 +17,7 @@ mod follow;
 mod kafka_nodes;
 mod ledger;
 mod load;
+mod nodes;
 mod proxy;
 mod stage;
 mod table;

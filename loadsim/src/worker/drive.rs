@@ -1,11 +1,9 @@
 //! What one wake-up of one connection does.
 
-use std::cmp::Reverse;
-
 use millrace::mqtt::head::{Sender, frame_head};
 use millrace::mqtt::{ProtocolVersion, QoS};
 
-use super::{Deadline, Worker, keep_alive_ns};
+use super::{Worker, again};
 use crate::client::{Client, ClientError, Event, FRAME_BYTES_MAX, Role, State};
 use crate::conn::{Conn, ConnError};
 
@@ -46,13 +44,16 @@ impl Worker {
     /// The end of a connection, with its reason.
     pub(super) fn on_failed(&mut self, at: usize, error: &ConnError) {
         let Some(conn) = self.conns.get_mut(at).filter(|conn| !conn.is_closed()) else { return };
+        self.tally.on_error(error.to_string());
+        if self.spec.returns && conn.client.has_been_ready() {
+            return self.come_back(at);
+        }
         conn.close();
-        if conn.client.state() == State::Ready {
+        if conn.client.has_been_ready() {
             self.tally.lost += 1;
         } else {
             self.tally.refused += 1;
         }
-        self.tally.on_error(error.to_string());
     }
 
     /// True if there is more to do that no event will tell of.
@@ -76,9 +77,10 @@ impl Worker {
             conn.write(&self.out, now_ns)?;
         }
         let can_send = conn.is_clear()
+            && conn.client.state() == State::Ready
             && match (&conn.client.role, &self.plan) {
                 (Role::Publisher(publisher), Some(plan)) => publisher.can_send(plan, now_ns),
-                (Role::Idle | Role::Publisher(_) | Role::Subscriber(_), _) => false,
+                (Role::Idle | Role::Probe { .. } | Role::Publisher(_) | Role::Subscriber(_), _) => false,
             };
         Ok(conn.may_read() || can_send)
     }
@@ -87,19 +89,21 @@ impl Worker {
     fn handle_frames(&mut self, at: usize, filled: usize, now_ns: u64) -> Result<usize, ConnError> {
         let version = Some(self.spec.target.version);
         let mut used = 0;
-        let Some(conn) = self.conns.get_mut(at) else { return Ok(filled) };
-        while let Some((frame, frame_bytes)) = next_frame(self.buffer.get(used..filled), version)? {
-            let was_ready = conn.client.state() == State::Ready;
-            match conn.client.handle_frame(frame, &mut self.out)? {
-                Event::Nothing => {}
-                Event::Ready => {
-                    self.tally.ready += 1;
-                    self.tally.connect.record(now_ns.saturating_sub(conn.intended_ns));
-                }
+        while let Some(conn) = self.conns.get_mut(at) {
+            if !conn.is_open() {
+                return Ok(filled);
+            }
+            let Some((frame, frame_bytes)) = next_frame(self.buffer.get(used..filled), version)? else { break };
+            used += frame_bytes;
+            let event = conn.client.handle_frame(frame, &mut self.out)?;
+            let is_ready = event == Event::Ready;
+            match event {
+                Event::Nothing | Event::Ready => {}
                 Event::Answered { sent, is_success } => {
                     self.tally.on_answered(sent.intended_ns, now_ns, is_success);
-                    if let (true, Role::Publisher(publisher)) = (is_success, &conn.client.role) {
-                        self.tally.owed += self.receivers.count(publisher.id());
+                    if is_success {
+                        self.tally.owed += self.receivers.count(sent.topic);
+                        self.acked.note(sent);
                     }
                 }
                 Event::Message(publish) => {
@@ -107,13 +111,14 @@ impl Worker {
                     if let Some(stamp) = arrived {
                         self.tally.on_delivered(stamp.intended_ns, now_ns);
                     }
+                    if !conn.behind.is_empty() {
+                        again::on_message(conn, publish.payload, &mut self.tally.returns, now_ns);
+                    }
                 }
             }
-            if !was_ready && conn.client.state() == State::Ready && conn.client.keep_alive_s() > 0 {
-                let ping_ns = now_ns.saturating_add(keep_alive_ns(&conn.client));
-                self.deadlines.push(Reverse((ping_ns, at, Deadline::KeepAlive)));
+            if is_ready {
+                self.on_ready(at, now_ns)?;
             }
-            used += frame_bytes;
         }
         Ok(used)
     }
@@ -134,16 +139,20 @@ impl Worker {
     /// Appends the messages that are due to what is to be written.
     fn fill(&mut self, at: usize, now_ns: u64) -> Result<(), ConnError> {
         let (Some(plan), Some(Conn { client, .. })) = (&self.plan, self.conns.get_mut(at)) else { return Ok(()) };
+        // Before CONNACK it is not known what the broker remembers.
+        if client.state() != State::Ready {
+            return Ok(());
+        }
         let line = client.line();
         let Client { role: Role::Publisher(publisher), .. } = client else { return Ok(()) };
-        let (tally, before) = (&mut self.tally, publisher.sent());
-        publisher
-            .fill(plan, now_ns, line, &mut self.payload, &mut self.out, |sent| tally.on_sent(sent.intended_ns, now_ns))
-            .map_err(ClientError::from)?;
-        if publisher.qos() == QoS::AtMostOnce {
-            self.tally.owed += (publisher.sent() - before) * self.receivers.count(publisher.id());
-        }
-        Ok(())
+        let (tally, receivers, is_owed) = (&mut self.tally, &self.receivers, publisher.qos() == QoS::AtMostOnce);
+        let filled = publisher.fill(plan, now_ns, line, &mut self.payload, &mut self.out, |sent| {
+            tally.on_sent(sent.intended_ns, now_ns);
+            if is_owed {
+                tally.owed += receivers.count(sent.topic);
+            }
+        });
+        Ok(filled.map_err(ClientError::from)?)
     }
 }
 
