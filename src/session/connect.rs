@@ -1,11 +1,10 @@
 //! CONNECT, CONNACK and DISCONNECT (MQTT5 §3.1, §3.2, §3.14).
 
-use std::num::NonZeroU32;
-use std::time::Instant;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use super::outgoing::ConnAckParts;
 use super::will::OwnedPublish;
-use super::{CloseCause, Effect, Effects, Grant, Identity, Outgoing, Phase, Session, Wish, WishedWill};
+use super::{CloseCause, Effect, Effects, Identity, Outgoing, PartCause, Phase, Session, Wish, WishedWill};
 use crate::mqtt::decode::DecodeError;
 use crate::mqtt::packet::{Connect, Disconnect, ProtocolVersion, Will};
 use crate::mqtt::{ClientId, ReasonCode};
@@ -15,28 +14,34 @@ use crate::mqtt::{ClientId, ReasonCode};
 pub(super) struct Peer {
     /// Largest packet it takes, bytes.
     pub(super) packet_bytes_max: usize,
-    /// What CONNACK must tell of what was asked for.
-    asked: Asked,
-}
-
-/// Parts of CONNECT that only CONNACK needs.
-#[derive(Clone, Copy, Debug, Default)]
-struct Asked {
-    session_expiry: bool,
+    /// Seconds that it asked the session to outlive the connection.
+    asked_expiry_s: u32,
+    /// The keep-alive, seconds, where it is another than it asked for.
+    keep_alive_granted_s: Option<NonZeroU16>,
     assigned_client_id: bool,
-    keep_alive_granted_s: Option<u16>,
 }
 
 impl Default for Peer {
     fn default() -> Self {
-        Self { packet_bytes_max: usize::MAX, asked: Asked::default() }
+        Self { packet_bytes_max: usize::MAX, asked_expiry_s: 0, keep_alive_granted_s: None, assigned_client_id: false }
     }
+}
+
+/// Whether the session is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It need not be.
+    None,
+    /// Perhaps.
+    Asked,
+    /// It is, and it is this connection's.
+    Granted,
+    /// It is, and somebody else looks after it now.
+    Left,
 }
 
 /// MQTT 3.1 allows 23 characters.
 const V31_CLIENT_ID_CHARS_MAX: usize = 23;
-/// The longest will delay is the session's life, which ends with the connection.
-const NO_SESSION_AFTER_CONNECTION_S: u32 = 0;
 
 impl Session {
     pub(super) fn on_connect(&mut self, connect: &Connect<'_>, effects: &mut Effects) {
@@ -44,6 +49,7 @@ impl Session {
         match self.take_connect(connect) {
             Ok(wish) => {
                 self.phase = Phase::Claiming;
+                self.claim = if wish.needs_claim() { Claim::Asked } else { Claim::None };
                 effects.push(Effect::Claim(Box::new(wish)));
             }
             Err(reason) => self.refuse(reason, effects),
@@ -63,18 +69,22 @@ impl Session {
         self.deliveries.open_window(connect.properties.receive_maximum, self.settings.deliver_window_max);
         self.peer.packet_bytes_max =
             connect.properties.maximum_packet_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
-        self.peer.asked.session_expiry =
-            connect.properties.session_expiry_s.is_some_and(|s| s > NO_SESSION_AFTER_CONNECTION_S);
+        // A 3.x session without the clean flag has no end of its own.
+        self.peer.asked_expiry_s = match connect.version {
+            ProtocolVersion::V31 | ProtocolVersion::V311 if connect.clean_start => 0,
+            ProtocolVersion::V31 | ProtocolVersion::V311 => u32::MAX,
+            ProtocolVersion::V5 => connect.properties.session_expiry_s.unwrap_or(0),
+        };
         let granted_s = self.grant_keep_alive(connect);
         // [MQTT-3.1.2-22]: one and a half times the keep-alive.
         self.silence_ms_max = NonZeroU32::new(u32::from(granted_s) * 1_500);
         Ok(Wish {
             client_id,
             clean_start: connect.clean_start,
-            expiry_s: 0,
+            expiry_s: self.peer.asked_expiry_s.min(self.settings.session_expiry_s_max),
             will,
             identity: Box::default(),
-            assigned: self.peer.asked.assigned_client_id,
+            assigned: self.peer.assigned_client_id,
         })
     }
 
@@ -91,7 +101,7 @@ impl Session {
                 return Err(ReasonCode::ClientIdentifierNotValid);
             }
             let Identity::Unknown(nonce) = self.identity else { return Err(ReasonCode::ProtocolError) };
-            self.peer.asked.assigned_client_id = true;
+            self.peer.assigned_client_id = true;
             let assigned = format!("mr-{:032x}", u128::from_be_bytes(nonce));
             return ClientId::parse(&assigned, usize::MAX).map_err(invalid);
         }
@@ -118,7 +128,7 @@ impl Session {
         let cap_s = self.settings.keep_alive_s_max;
         let over = connect.keep_alive_s == 0 || connect.keep_alive_s > cap_s;
         if connect.version == ProtocolVersion::V5 && over {
-            self.peer.asked.keep_alive_granted_s = Some(cap_s);
+            self.peer.keep_alive_granted_s = NonZeroU16::new(cap_s);
             return cap_s;
         }
         connect.keep_alive_s
@@ -130,22 +140,18 @@ impl Session {
         }
     }
 
-    pub(super) fn on_granted(&mut self, now: Instant, _grant: Grant, effects: &mut Effects) {
-        if self.phase != Phase::Claiming {
-            return;
-        }
-        self.phase = Phase::Connected;
-        self.heard_at = now;
-        let asked = self.peer.asked;
+    pub(super) fn send_connack(&self, session_present: bool, expiry_s: u32, effects: &mut Effects) {
+        let Peer { asked_expiry_s, keep_alive_granted_s, assigned_client_id, .. } = self.peer;
         effects.push(Effect::Send(Outgoing::ConnAck(Box::new(ConnAckParts {
             reason: ReasonCode::Success,
-            // Sessions end with their connection, whatever was asked for: say so (MQTT5 §3.2.2.3.2).
-            session_expiry_s: asked.session_expiry.then_some(NO_SESSION_AFTER_CONNECTION_S),
+            session_present,
+            // MQTT5 §3.2.2.3.2: only if it is another than was asked for.
+            session_expiry_s: (expiry_s != asked_expiry_s).then_some(expiry_s),
             receive_maximum: Some(self.settings.receive_maximum),
             packet_bytes_max: u32::try_from(self.settings.packet_bytes_max).ok(),
-            assigned_client_id: self.client_id().filter(|_| asked.assigned_client_id).cloned(),
+            assigned_client_id: self.client_id().filter(|_| assigned_client_id).cloned(),
             topic_alias_maximum: self.settings.topic_alias_maximum,
-            server_keep_alive_s: asked.keep_alive_granted_s,
+            server_keep_alive_s: keep_alive_granted_s.map(NonZeroU16::get),
         }))));
     }
 
@@ -170,11 +176,18 @@ impl Session {
     }
 
     pub(super) fn on_disconnect(&mut self, disconnect: &Disconnect<'_>, effects: &mut Effects) {
-        // [MQTT-3.14.2-2] of MQTT 5: a session that ends with the connection cannot be kept after all.
-        if disconnect.session_expiry_s.is_some_and(|s| s > 0) && !self.peer.asked.session_expiry {
-            self.protocol_error(ReasonCode::ProtocolError, effects);
-            return;
+        if let Some(asked_s) = disconnect.session_expiry_s {
+            // MQTT5 §3.14.2.2.2: a session that ends with the connection cannot be kept after all.
+            if asked_s > 0 && self.peer.asked_expiry_s == 0 {
+                self.protocol_error(ReasonCode::ProtocolError, effects);
+                return;
+            }
+            if let Some(durable) = self.durable.as_deref_mut() {
+                durable.expiry_s = asked_s.min(self.settings.session_expiry_s_max);
+            }
         }
+        // [MQTT-3.14.4-3]: only a normal disconnection takes the will away.
+        self.part_as(if disconnect.reason == ReasonCode::Success { PartCause::Normal } else { PartCause::Broken });
         self.close(CloseCause::Disconnected, effects);
     }
 }

@@ -1,6 +1,6 @@
 //! What a session asks of the node about its life beyond the connection, and what it is told.
 
-use super::{AppendOutcome, OwnedPublish};
+use super::OwnedPublish;
 use crate::ledger::ids::{Incarnation, Nonce, Origin};
 use crate::ledger::state::{Inbound, SessionState, Unresolved};
 use crate::mqtt::{ClientId, PacketId};
@@ -95,32 +95,4 @@ pub struct Outstanding {
     pub sequence: u64,
     /// Number and packet id of its token, for QoS 2.
     pub token: Option<(u32, PacketId)>,
-}
-
-impl Parting {
-    /// Takes an outcome that came after the end of the connection; keeps [`SessionState::inbound`] exact.
-    pub fn on_appended(&mut self, sequence: u64, outcome: AppendOutcome) {
-        let Some(index) = self.outstanding.iter().position(|append| append.sequence == sequence) else { return };
-        let append = self.outstanding.swap_remove(index);
-        let inbound = &mut self.state.inbound;
-        match (outcome, append.token) {
-            (AppendOutcome::Unknown, _) => self.unknown += 1,
-            (AppendOutcome::Written | AppendOutcome::Refused(_), None) => {}
-            (AppendOutcome::Written, Some((number, packet_id))) => {
-                inbound.pending.retain(|&(pending, _)| pending != number);
-                if let Err(place) = inbound.held.binary_search(&packet_id) {
-                    inbound.held.insert(place, packet_id);
-                }
-            }
-            (AppendOutcome::Refused(_), Some((number, _))) => {
-                inbound.pending.retain(|&(pending, _)| pending != number);
-            }
-        }
-    }
-
-    /// Whether nothing of this connection can reach the log any more, and [`SessionState::inbound`] says exactly what did:
-    /// the condition of F.
-    pub fn is_final(&self) -> bool {
-        self.outstanding.is_empty() && self.unknown == 0
-    }
 }

@@ -16,9 +16,15 @@ mod connect;
 mod deliver;
 mod durable;
 mod effect;
+mod exactly_once;
+mod hold_back;
 mod input;
+mod look_up;
 mod outgoing;
+mod parting;
 mod publish;
+mod record;
+mod resume;
 mod settings;
 mod subscribe;
 mod will;
@@ -27,6 +33,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::hold_back::HoldBack;
+use crate::ledger::ids::Nonce;
 use crate::mqtt::decode::DecodeError;
 use crate::mqtt::packet::{Packet, ProtocolVersion};
 use crate::mqtt::{ClientId, ReasonCode};
@@ -77,6 +85,12 @@ pub struct Session {
     publishes: publish::Inbound,
     deliveries: deliver::Outbound,
     subscriptions: subscribe::Subscriptions,
+    durable: Option<Box<record::Durable>>,
+    /// Of the claim.
+    nonce: Nonce,
+    claim: connect::Claim,
+    /// How the connection ended; before that, how it ends if nobody says otherwise.
+    part: PartCause,
     tick: u32,
 }
 
@@ -94,6 +108,10 @@ impl Session {
             publishes: publish::Inbound::default(),
             deliveries: deliver::Outbound::default(),
             subscriptions: subscribe::Subscriptions::default(),
+            durable: None,
+            nonce: Nonce([0; 16]),
+            claim: connect::Claim::None,
+            part: PartCause::Broken,
             tick: 0,
         }
     }
@@ -119,11 +137,6 @@ impl Session {
         self.version
     }
 
-    /// Whether the session outlives its connection.
-    pub fn is_durable(&self) -> bool {
-        false
-    }
-
     /// The node's tick: what is appended from now on belongs to it ([`Session::oldest_token_tick`]).
     pub fn set_tick(&mut self, tick: u32) {
         self.tick = tick;
@@ -132,18 +145,7 @@ impl Session {
     /// The earliest tick at which a message was handed over that is neither acknowledged nor, with QoS 2, recorded: the
     /// node's watermark of positions must not pass it (W2). `None`: nothing holds it back.
     pub fn oldest_tick(&self) -> Option<u32> {
-        None
-    }
-
-    /// The earliest tick at which a token was given to an append that has no outcome yet, or that is in the log and
-    /// neither released nor read back as held: the node's watermark of tokens must not pass it (Q5).
-    pub fn oldest_token_tick(&self) -> Option<u32> {
-        None
-    }
-
-    /// What the connection leaves behind, once, after it was closed; `None` if it had no session, or one without a claim.
-    pub fn take_parting(&mut self) -> Option<Box<Parting>> {
-        None
+        self.deliveries.oldest_tick()
     }
 
     /// Where the connection is in its life.
@@ -191,36 +193,71 @@ impl Session {
             Input::Malformed(error) => self.on_malformed(&error, effects),
             Input::Granted(grant) => self.on_granted(now, *grant, effects),
             Input::Denied(reason) => self.on_denied(reason, effects),
-            Input::Persisted(_)
-            | Input::Settled(_)
-            | Input::LookedUp { .. }
-            | Input::Positions { .. }
-            | Input::Tick => {}
             Input::Appended { sequence, outcome } => self.on_appended(sequence, outcome, effects),
-            Input::Followed { packet_id, from: _ } => self.on_followed(packet_id, effects),
-            Input::Unfollowed { packet_id, from: _ } => self.on_unfollowed(packet_id, effects),
             Input::Deliver { delivery, wall_ms } => self.on_deliver(delivery, wall_ms, effects),
             Input::Undeliverable(packet_id) => self.on_undeliverable(packet_id, effects),
             Input::TakenOver => self.on_taken_over(effects),
             Input::ShuttingDown => self.on_shutting_down(effects),
             Input::Evicted(reason) => self.fail(CloseCause::Evicted(reason), reason, effects),
             Input::SocketClosed => self.close(CloseCause::SocketClosed, effects),
+            told @ (Input::Persisted(_)
+            | Input::Settled(_)
+            | Input::LookedUp { .. }
+            | Input::Followed { .. }
+            | Input::Unfollowed { .. }
+            | Input::Positions { .. }
+            | Input::Tick) => self.handle_told(told, effects),
+        }
+        self.write_wanted(effects);
+    }
+
+    /// What the node says about the session's state; nothing of it matters after the end.
+    fn handle_told(&mut self, input: Input<'_>, effects: &mut Effects) {
+        if self.phase != Phase::Connected {
+            return;
+        }
+        match input {
+            Input::Persisted(sequence) => self.on_persisted(sequence, effects),
+            Input::Settled(ended) => self.on_settled(&ended, effects),
+            Input::LookedUp { sequence, place, found } => self.on_looked_up(sequence, place, &found, effects),
+            Input::Followed { packet_id, from } => self.on_followed(packet_id, from, effects),
+            Input::Unfollowed { packet_id, from } => self.on_unfollowed(packet_id, from, effects),
+            Input::Positions { following, from } => self.on_positions(following, from),
+            Input::Tick => self.on_tick(),
+            Input::Packet(_)
+            | Input::Malformed(_)
+            | Input::Granted(_)
+            | Input::Denied(_)
+            | Input::Appended { .. }
+            | Input::Deliver { .. }
+            | Input::Undeliverable(_)
+            | Input::TakenOver
+            | Input::ShuttingDown
+            | Input::Evicted(_)
+            | Input::SocketClosed => {}
         }
     }
 
-    /// When [`Session::handle_timeout`] is due.
+    /// When [`Session::handle_timeout`] is due, whether the socket is read or not.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
             Phase::AwaitConnect => self.heard_at.checked_add(self.settings.connect_timeout()),
-            Phase::Connected => self.silence_ms_max.and_then(|ms| {
-                let silence = Duration::from_millis(u64::from(ms.get()));
-                self.heard_at.checked_add(silence)
-            }),
-            Phase::Claiming | Phase::Closed => None,
+            Phase::Claiming => self.heard_at.checked_add(self.settings.claim_timeout()),
+            Phase::Connected => {
+                let late_at = self.publishes.hold.as_deref().and_then(HoldBack::late_at);
+                [self.silent_at(), late_at].into_iter().flatten().min()
+            }
+            Phase::Closed => None,
         }
     }
 
-    /// The client may have been silent because its packets were not read: it starts afresh.
+    fn silent_at(&self) -> Option<Instant> {
+        let silence = Duration::from_millis(u64::from(self.silence_ms_max?.get()));
+        self.heard_at.checked_add(silence)
+    }
+
+    /// The client may have been silent because its packets were not read: it starts afresh. [`Session::handle_timeout`]
+    /// is to be called nevertheless.
     pub fn forgive_silence(&mut self, now: Instant) {
         if self.phase == Phase::Connected {
             self.heard_at = now;
@@ -234,8 +271,12 @@ impl Session {
         }
         match self.phase {
             Phase::AwaitConnect => self.close(CloseCause::ConnectTimeout, effects),
-            Phase::Connected => self.fail(CloseCause::KeepAlive, ReasonCode::KeepAliveTimeout, effects),
-            Phase::Claiming | Phase::Closed => {}
+            Phase::Claiming => self.on_denied(ReasonCode::ServerUnavailable, effects),
+            Phase::Connected if self.silent_at().is_some_and(|due| due <= now) => {
+                self.fail(CloseCause::KeepAlive, ReasonCode::KeepAliveTimeout, effects);
+            }
+            Phase::Connected => self.on_late(effects),
+            Phase::Closed => {}
         }
     }
 
@@ -258,10 +299,9 @@ impl Session {
         match packet {
             Packet::Publish(publish) => self.on_publish(&publish, effects),
             Packet::PubAck(ack) => self.on_puback(ack.packet_id),
-            Packet::PubRec(ack) => deliver::on_pubrec(ack.packet_id, effects),
-            Packet::PubRel(ack) => publish::on_pubrel(ack.packet_id, effects),
-            // QoS 2 is never sent to a client, so there is nothing to complete.
-            Packet::PubComp(_) => {}
+            Packet::PubRec(ack) => self.on_pubrec(ack.packet_id, ack.reason, effects),
+            Packet::PubRel(ack) => self.on_pubrel(ack.packet_id, effects),
+            Packet::PubComp(ack) => self.on_pubcomp(ack.packet_id),
             Packet::Subscribe(subscribe) => self.on_subscribe(&subscribe, effects),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(&unsubscribe, effects),
             Packet::PingReq => effects.push(Effect::Send(Outgoing::PingResp)),
@@ -301,15 +341,24 @@ impl Session {
     }
 
     fn on_taken_over(&mut self, effects: &mut Effects) {
+        self.part_as(PartCause::Fenced);
         self.fail(CloseCause::TakenOver, ReasonCode::SessionTakenOver, effects);
     }
 
     /// Our own shutdown fires no wills: the client goes on at another node.
     fn on_shutting_down(&mut self, effects: &mut Effects) {
+        self.part_as(PartCause::Drained);
         self.fail(CloseCause::ShuttingDown, ReasonCode::ServerShuttingDown, effects);
     }
 
-    /// The only way into [`Phase::Closed`]. The will is due unless somebody took it away before.
+    /// What ends the connection first is its cause.
+    fn part_as(&mut self, cause: PartCause) {
+        if self.phase != Phase::Closed {
+            self.part = cause;
+        }
+    }
+
+    /// The only way into [`Phase::Closed`].
     fn close(&mut self, cause: CloseCause, effects: &mut Effects) {
         if self.phase == Phase::Closed {
             return;

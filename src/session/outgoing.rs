@@ -36,6 +36,13 @@ pub enum Outgoing {
         /// Only MQTT 5 sees it.
         reason: ReasonCode,
     },
+    /// PUBREC.
+    PubRec {
+        /// Of the PUBLISH.
+        packet_id: PacketId,
+        /// Only MQTT 5 sees it.
+        reason: ReasonCode,
+    },
     /// PUBREL.
     PubRel {
         /// Of the PUBREC.
@@ -78,6 +85,8 @@ pub enum Outgoing {
 pub struct ConnAckParts {
     /// Success or the refusal.
     pub reason: ReasonCode,
+    /// The client has a session already.
+    pub session_present: bool,
     /// Seconds, when other than asked.
     pub session_expiry_s: Option<u32>,
     /// Publishes the client may have unacknowledged.
@@ -97,6 +106,7 @@ impl ConnAckParts {
     pub(super) fn refusal(reason: ReasonCode) -> Self {
         Self {
             reason,
+            session_present: false,
             session_expiry_s: None,
             receive_maximum: None,
             packet_bytes_max: None,
@@ -109,13 +119,11 @@ impl ConnAckParts {
     fn packet(&self) -> Packet<'_> {
         let accepted = !self.reason.is_error();
         Packet::ConnAck(Box::new(ConnAck {
-            session_present: false,
+            session_present: self.session_present,
             reason: self.reason,
             properties: ConnAckProperties {
                 session_expiry_s: self.session_expiry_s,
                 receive_maximum: self.receive_maximum,
-                maximum_qos: accepted.then_some(QoS::AtLeastOnce),
-                retain_available: accepted.then_some(false),
                 maximum_packet_bytes: self.packet_bytes_max,
                 assigned_client_id: self.assigned_client_id.as_ref().map(ClientId::as_str),
                 topic_alias_maximum: accepted.then_some(self.topic_alias_maximum),
@@ -144,6 +152,7 @@ impl Outgoing {
             }
             Self::ConnAck(parts) => parts.packet(),
             Self::PubAck { packet_id, reason } => Packet::PubAck(ack(*packet_id, *reason)),
+            Self::PubRec { packet_id, reason } => Packet::PubRec(ack(*packet_id, *reason)),
             Self::PubRel { packet_id, reason } => Packet::PubRel(ack(*packet_id, *reason)),
             Self::PubComp { packet_id, reason } => Packet::PubComp(ack(*packet_id, *reason)),
             Self::SubAck { packet_id, reasons } => Packet::SubAck(SubAck {

@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{CloseCause, Drop, Effect, Effects, Outgoing, Session, Settings};
+use super::exactly_once::{self, ExactlyOnce};
+use super::hold_back::HoldBack;
+use super::{CloseCause, Drop, Effect, Effects, Outgoing, Outstanding, Phase, Session, Settings};
+use crate::ledger::state::Inbound as InboundState;
 use crate::mqtt::packet::{Delivery, ProtocolVersion, Publish};
 use crate::mqtt::{PacketId, ReasonCode};
 
@@ -18,13 +21,15 @@ pub enum AppendOutcome {
     Unknown,
 }
 
-/// The client's publishes that wait for their outcome, in the order in which they came.
+/// Of a publish to a topic that no client may write.
+pub(super) const NOT_WRITABLE: AppendOutcome = AppendOutcome::Refused(ReasonCode::TopicNameInvalid);
+
+/// Acknowledgements that are owed, in the order of the publishes [MQTT-4.6.0-2, MQTT-4.6.0-3]: appends are decided in any
+/// order.
 #[derive(Debug, Default)]
-pub(super) struct Inbound {
+pub(super) struct AckQueue {
     next_sequence: u64,
-    /// `PUBACK`s leave in the order of the `PUBLISH`es [MQTT-4.6.0-2]; partitions finish in any order.
     waiting: VecDeque<Waiting>,
-    aliases: Option<Box<Aliases>>,
 }
 
 #[derive(Debug)]
@@ -34,6 +39,72 @@ struct Waiting {
     outcome: Option<AppendOutcome>,
 }
 
+impl AckQueue {
+    /// One whose sequences begin here.
+    pub(super) fn starting_at(next_sequence: u64) -> Self {
+        Self { next_sequence, waiting: VecDeque::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn push(&mut self, packet_id: PacketId, outcome: Option<AppendOutcome>) -> u64 {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.waiting.push_back(Waiting { sequence, packet_id, outcome });
+        sequence
+    }
+
+    /// Notes an outcome; whose it is.
+    pub(super) fn decide(&mut self, sequence: u64, outcome: AppendOutcome) -> Option<PacketId> {
+        // Sequences in the queue are ascending and without gaps.
+        let front = self.waiting.front()?.sequence;
+        let index = usize::try_from(sequence.checked_sub(front)?).ok()?;
+        let waiting = self.waiting.get_mut(index)?;
+        waiting.outcome = Some(outcome);
+        Some(waiting.packet_id)
+    }
+
+    /// The first one, if it is decided.
+    pub(super) fn front_decided(&self) -> Option<(PacketId, AppendOutcome)> {
+        self.waiting.front().and_then(|front| front.outcome.map(|outcome| (front.packet_id, outcome)))
+    }
+
+    pub(super) fn pop(&mut self) {
+        self.waiting.pop_front();
+        if self.waiting.is_empty() {
+            // An idle connection holds no buffers.
+            self.waiting = VecDeque::new();
+        }
+    }
+
+    /// Sequences and packet ids without an outcome.
+    pub(super) fn undecided(&self) -> impl Iterator<Item = (u64, PacketId)> {
+        self.waiting
+            .iter()
+            .filter(|waiting| waiting.outcome.is_none())
+            .map(|waiting| (waiting.sequence, waiting.packet_id))
+    }
+
+    /// How many may be in the log or not.
+    pub(super) fn unknown(&self) -> usize {
+        self.waiting.iter().filter(|waiting| waiting.outcome == Some(AppendOutcome::Unknown)).count()
+    }
+}
+
+/// The client's publishes that are not complete. What is rare is in boxes.
+#[derive(Debug, Default)]
+pub(super) struct Inbound {
+    /// `PUBACK`s.
+    pub(super) acks: AckQueue,
+    aliases: Option<Box<Aliases>>,
+    /// While appends of earlier connections may land, or are looked for.
+    pub(super) hold: Option<Box<HoldBack>>,
+    /// Once there was QoS 2.
+    pub(super) exact: Option<Box<ExactlyOnce>>,
+}
+
 type Aliases = Vec<Option<Arc<str>>>;
 
 impl Inbound {
@@ -41,36 +112,29 @@ impl Inbound {
     pub(super) fn is_full(&self, version: ProtocolVersion, settings: &Settings) -> bool {
         match version {
             ProtocolVersion::V31 | ProtocolVersion::V311 => {
-                self.waiting.len() >= usize::from(settings.receive_maximum.get())
+                // What waits for the client's PUBREL does not count: it would never be read.
+                let owed = self.exact.as_deref().map_or(0, ExactlyOnce::owed);
+                self.acks.len() + owed >= usize::from(settings.receive_maximum.get())
             }
             ProtocolVersion::V5 => false,
         }
     }
 
-    fn push(&mut self, packet_id: PacketId, outcome: Option<AppendOutcome>) -> u64 {
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        self.waiting.push_back(Waiting { sequence, packet_id, outcome });
-        sequence
+    /// The state as its record has it.
+    pub(super) fn inbound_state(&self) -> InboundState {
+        self.exact.as_deref().map(ExactlyOnce::state).unwrap_or_default()
     }
 
-    fn decide(&mut self, sequence: u64, outcome: AppendOutcome) {
-        // Sequences in the queue are ascending and without gaps.
-        let Some(front) = self.waiting.front().map(|waiting| waiting.sequence) else { return };
-        let index = sequence.checked_sub(front).and_then(|index| usize::try_from(index).ok());
-        if let Some(waiting) = index.and_then(|index| self.waiting.get_mut(index)) {
-            waiting.outcome = Some(outcome);
-        }
+    /// Appends that have no outcome; what is held back has not been appended.
+    pub(super) fn outstanding(&self) -> Vec<Outstanding> {
+        let is_held = |sequence| self.hold.as_deref().is_some_and(|hold| hold.has(sequence));
+        let once = self.acks.undecided().map(|(sequence, _)| Outstanding { sequence, token: None });
+        let exactly = self.exact.as_deref().into_iter().flat_map(ExactlyOnce::outstanding);
+        once.filter(|append| !is_held(append.sequence)).chain(exactly).collect()
     }
 
-    fn pop_decided(&mut self) -> Option<(PacketId, AppendOutcome)> {
-        let decided = self.waiting.front().and_then(|front| front.outcome.map(|outcome| (front.packet_id, outcome)))?;
-        self.waiting.pop_front();
-        if self.waiting.is_empty() {
-            // An idle connection holds no buffers.
-            self.waiting = VecDeque::new();
-        }
-        Some(decided)
+    pub(super) fn unknown(&self) -> usize {
+        self.acks.unknown() + self.exact.as_deref().map_or(0, ExactlyOnce::unknown)
     }
 
     /// Resolves or learns a topic alias (MQTT5 §3.3.2.3.4). `Ok(None)`: the packet names the topic itself.
@@ -112,43 +176,40 @@ impl Session {
         let topic = alias_topic.as_deref().unwrap_or(publish.topic);
         // MQTT5 §4.7.2: clients do not exchange messages under `$`.
         let writable = self.settings.allows_topic(topic) && !topic.starts_with('$');
+        if !writable {
+            effects.push(Effect::Dropped(Drop::NotWritable));
+        }
         match publish.delivery {
             Delivery::AtMostOnce if writable => {
-                effects.push(Effect::Append { sequence: None, alias_topic, token: None })
+                effects.push(Effect::Append { sequence: None, alias_topic, token: None });
             }
-            Delivery::AtMostOnce => effects.push(Effect::Dropped(Drop::NotWritable)),
+            Delivery::AtMostOnce => {}
             Delivery::AtLeastOnce(packet_id) if writable => {
-                let sequence = self.publishes.push(packet_id, None);
+                let sequence = self.publishes.acks.push(packet_id, None);
+                if self.holds_back_qos1(sequence, publish, alias_topic.as_deref(), effects) {
+                    return;
+                }
                 effects.push(Effect::Append { sequence: Some(sequence), alias_topic, token: None });
             }
             Delivery::AtLeastOnce(packet_id) => {
-                effects.push(Effect::Dropped(Drop::NotWritable));
-                let refused = AppendOutcome::Refused(ReasonCode::TopicNameInvalid);
-                self.publishes.push(packet_id, Some(refused));
+                self.publishes.acks.push(packet_id, Some(NOT_WRITABLE));
                 self.acknowledge_decided(effects);
             }
-            // Refused by check_publish.
-            Delivery::ExactlyOnce(_) => {}
+            Delivery::ExactlyOnce(packet_id) => {
+                self.on_publish_exactly_once(packet_id, publish, alias_topic, writable, effects);
+            }
         }
     }
 
     /// What the client was told in CONNACK and must keep to.
     fn check_publish(&self, publish: &Publish<'_>) -> Result<(), ReasonCode> {
-        match publish.delivery {
-            Delivery::AtMostOnce => {}
-            Delivery::AtLeastOnce(_) => {
-                // [MQTT-3.3.4-9]; 3.x clients are not read any more before it comes to this.
-                if self.publishes.waiting.len() >= usize::from(self.settings.receive_maximum.get()) {
-                    return Err(ReasonCode::ReceiveMaximumExceeded);
-                }
+        if let Some(packet_id) = publish.delivery.packet_id() {
+            // [MQTT-3.3.4-9]; 3.x clients are not read any more before it comes to this, and bounded elsewhere.
+            let exact = self.publishes.exact.as_deref();
+            let open = self.publishes.acks.len() + exact.map_or(0, |exact| exact.counted_besides(packet_id));
+            if self.version == ProtocolVersion::V5 && open >= usize::from(self.settings.receive_maximum.get()) {
+                return Err(ReasonCode::ReceiveMaximumExceeded);
             }
-            // [MQTT-3.2.2-11]: CONNACK says Maximum QoS 1.
-            Delivery::ExactlyOnce(_) => return Err(ReasonCode::QoSNotSupported),
-        }
-        // [MQTT-3.2.2-14]: CONNACK says Retain Available 0. MQTT 3.x has no such word: there the flag is kept in the
-        // record and retains nothing yet.
-        if publish.retain && self.version == ProtocolVersion::V5 {
-            return Err(ReasonCode::RetainNotSupported);
         }
         if publish.properties.user_properties.iter().count() > self.settings.user_properties_max {
             return Err(ReasonCode::QuotaExceeded);
@@ -156,36 +217,38 @@ impl Session {
         Ok(())
     }
 
-    /// The only place from which a PUBACK comes, and it needs the outcome.
+    /// The only place from which a PUBACK or a PUBREC comes, and it needs the outcome.
     pub(super) fn on_appended(&mut self, sequence: u64, outcome: AppendOutcome, effects: &mut Effects) {
-        self.publishes.decide(sequence, outcome);
-        self.acknowledge_decided(effects);
+        if exactly_once::is_own(sequence) {
+            self.on_appended_exactly_once(sequence, outcome, effects);
+        } else {
+            self.publishes.acks.decide(sequence, outcome);
+            self.acknowledge_decided(effects);
+        }
     }
 
     fn acknowledge_decided(&mut self, effects: &mut Effects) {
-        if self.phase != super::Phase::Connected {
+        if self.phase != Phase::Connected {
             return;
         }
-        while let Some((packet_id, outcome)) = self.publishes.pop_decided() {
-            match (outcome, self.version) {
-                (AppendOutcome::Refused(reason), ProtocolVersion::V5) => {
-                    effects.push(Effect::Send(Outgoing::PubAck { packet_id, reason }));
-                }
-                // 3.x has no negative acknowledgement; a topic that may not be written is acknowledged and dropped, as
-                // 3.1.1 §3.3.5 allows for publishes that are not authorized.
-                (AppendOutcome::Written | AppendOutcome::Refused(ReasonCode::TopicNameInvalid), _) => {
-                    effects.push(Effect::Send(Outgoing::PubAck { packet_id, reason: ReasonCode::Success }));
-                }
-                (AppendOutcome::Refused(_) | AppendOutcome::Unknown, _) => {
-                    self.fail(CloseCause::AppendFailed, ReasonCode::ServerBusy, effects);
-                    return;
-                }
-            }
+        while let Some((packet_id, outcome)) = self.publishes.acks.front_decided() {
+            let Some(reason) = answer(outcome, self.version) else {
+                self.fail(CloseCause::AppendFailed, ReasonCode::ServerBusy, effects);
+                return;
+            };
+            self.publishes.acks.pop();
+            effects.push(Effect::Send(Outgoing::PubAck { packet_id, reason }));
         }
     }
 }
 
-/// QoS 2 is not taken, so no PUBREL belongs to anything (MQTT5 §4.3.3).
-pub(super) fn on_pubrel(packet_id: PacketId, effects: &mut Effects) {
-    effects.push(Effect::Send(Outgoing::PubComp { packet_id, reason: ReasonCode::PacketIdentifierNotFound }));
+/// What an outcome is told as; `None`: this protocol version has no word for it.
+pub(super) fn answer(outcome: AppendOutcome, version: ProtocolVersion) -> Option<ReasonCode> {
+    match (outcome, version) {
+        (AppendOutcome::Refused(reason), ProtocolVersion::V5) => Some(reason),
+        // 3.x has no negative acknowledgement; a topic that may not be written is acknowledged and dropped, as
+        // 3.1.1 §3.3.5 allows for publishes that are not authorized.
+        (AppendOutcome::Written | AppendOutcome::Refused(ReasonCode::TopicNameInvalid), _) => Some(ReasonCode::Success),
+        (AppendOutcome::Refused(_) | AppendOutcome::Unknown, _) => None,
+    }
 }

@@ -73,6 +73,10 @@ impl Settings {
         Duration::from_millis(self.connect_timeout_ms)
     }
 
+    pub(super) fn claim_timeout(&self) -> Duration {
+        Duration::from_millis(self.claim_timeout_ms)
+    }
+
     /// Whether a topic name or filter is within the bounds.
     pub(super) fn allows_topic(&self, text: &str) -> bool {
         text.len() <= self.topic_bytes_max && text.bytes().filter(|&b| b == b'/').count() < self.topic_levels_max

@@ -1,6 +1,8 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT5 §3.8 to §3.11).
 
 use super::{Effect, Effects, Outgoing, Phase, Session, Settings};
+use crate::ledger::ids::Place;
+use crate::ledger::state::SubscriptionState;
 use crate::mqtt::packet::{QoS, Subscribe, SubscribeFilter, SubscribeOptions, Unsubscribe};
 use crate::mqtt::{PacketId, ReasonCode, TopicFilter};
 
@@ -24,11 +26,11 @@ pub struct Follow {
     pub is_new: bool,
 }
 
-/// The session's filters and the answers it owes.
+/// The session's subscriptions and the answers it owes.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    /// Sorted.
-    filters: Vec<TopicFilter>,
+    /// Sorted by filter.
+    asked: Vec<SubscriptionState>,
     /// Answers that wait for the node, in order.
     owed: Vec<Owed>,
 }
@@ -36,7 +38,23 @@ pub(super) struct Subscriptions {
 #[derive(Debug)]
 struct Owed {
     packet_id: PacketId,
+    kind: Kind,
     reasons: Vec<ReasonCode>,
+    waits_for: WaitsFor,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    SubAck,
+    UnsubAck,
+}
+
+#[derive(Debug)]
+enum WaitsFor {
+    /// The node. These filters are not in force before: a record must not have them without a start.
+    Node(Vec<TopicFilter>),
+    /// The record of this version (F5).
+    Record(u32),
 }
 
 impl Subscriptions {
@@ -44,28 +62,68 @@ impl Subscriptions {
         self.owed.len() < settings.subscribe_packets_max
     }
 
-    fn add(&mut self, filter: &TopicFilter, settings: &Settings) -> Result<(), ReasonCode> {
-        match self.filters.binary_search(filter) {
-            Ok(_) => Ok(()),
-            Err(_) if self.filters.len() >= settings.subscriptions_max => Err(ReasonCode::QuotaExceeded),
-            Err(place) => {
-                self.filters.insert(place, filter.clone());
-                Ok(())
+    pub(super) fn resume(&mut self, subscriptions: Vec<SubscriptionState>) {
+        self.asked = subscriptions;
+    }
+
+    /// Those that have a start, sorted by filter.
+    pub(super) fn in_force(&self) -> Vec<SubscriptionState> {
+        let starts = |filter: &TopicFilter| {
+            self.owed.iter().any(|owed| matches!(&owed.waits_for, WaitsFor::Node(new) if new.contains(filter)))
+        };
+        self.asked.iter().filter(|asked| !starts(&asked.filter)).cloned().collect()
+    }
+
+    /// True if there was none with this filter.
+    fn add(&mut self, state: SubscriptionState, settings: &Settings) -> Result<bool, ReasonCode> {
+        match self.asked.binary_search_by(|known| known.filter.cmp(&state.filter)) {
+            Ok(index) => {
+                if let Some(known) = self.asked.get_mut(index) {
+                    *known = state;
+                }
+                Ok(false)
+            }
+            Err(_) if self.asked.len() >= settings.subscriptions_max => Err(ReasonCode::QuotaExceeded),
+            Err(index) => {
+                self.asked.insert(index, state);
+                Ok(true)
             }
         }
     }
 
     fn remove(&mut self, filter: &TopicFilter) -> bool {
-        self.filters.binary_search(filter).map(|place| self.filters.remove(place)).is_ok()
+        let found = self.asked.binary_search_by(|known| known.filter.cmp(filter));
+        found.map(|index| self.asked.remove(index)).is_ok()
     }
 
-    fn settle(&mut self, packet_id: PacketId) -> Option<Vec<ReasonCode>> {
-        let index = self.owed.iter().position(|owed| owed.packet_id == packet_id)?;
+    fn owe(&mut self, packet_id: PacketId, kind: Kind, reasons: Vec<ReasonCode>, new: Vec<TopicFilter>) {
+        self.owed.push(Owed { packet_id, kind, reasons, waits_for: WaitsFor::Node(new) });
+    }
+
+    /// The answer that waits for the node under this id.
+    fn find(&mut self, packet_id: PacketId, kind: Kind) -> Option<(usize, &mut Owed)> {
+        let is_it = |owed: &&mut Owed| {
+            owed.packet_id == packet_id && owed.kind == kind && matches!(owed.waits_for, WaitsFor::Node(_))
+        };
+        self.owed.iter_mut().enumerate().find(|(_, owed)| is_it(&owed))
+    }
+
+    fn take(&mut self, index: usize) -> Owed {
         let owed = self.owed.remove(index);
         if self.owed.is_empty() {
             self.owed = Vec::new();
         }
-        Some(owed.reasons)
+        owed
+    }
+}
+
+impl Owed {
+    fn into_answer(self) -> Effect {
+        let Self { packet_id, reasons, .. } = self;
+        Effect::Send(match self.kind {
+            Kind::SubAck => Outgoing::SubAck { packet_id, reasons },
+            Kind::UnsubAck => Outgoing::UnsubAck { packet_id, reasons },
+        })
     }
 }
 
@@ -74,14 +132,10 @@ impl Session {
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut filters = Vec::with_capacity(subscribe.filters.len());
         for asked in &subscribe.filters {
-            match self.grant(asked) {
-                Ok((filter, options)) => {
-                    reasons.push(granted(options.qos));
-                    filters.push(Follow {
-                        filter,
-                        subscription: Subscription { options, id: subscribe.subscription_id },
-                        is_new: true,
-                    });
+            match self.grant(asked, subscribe.subscription_id) {
+                Ok(follow) => {
+                    reasons.push(granted(follow.subscription.options.qos));
+                    filters.push(follow);
                 }
                 Err(reason) => reasons.push(reason),
             }
@@ -91,11 +145,12 @@ impl Session {
             effects.push(Effect::Send(Outgoing::SubAck { packet_id, reasons }));
             return;
         }
-        self.subscriptions.owed.push(Owed { packet_id, reasons });
+        let new = filters.iter().filter(|follow| follow.is_new).map(|follow| follow.filter.clone()).collect();
+        self.subscriptions.owe(packet_id, Kind::SubAck, reasons, new);
         effects.push(Effect::Follow { packet_id, filters });
     }
 
-    fn grant(&mut self, asked: &SubscribeFilter<'_>) -> Result<(TopicFilter, SubscribeOptions), ReasonCode> {
+    fn grant(&mut self, asked: &SubscribeFilter<'_>, id: Option<u32>) -> Result<Follow, ReasonCode> {
         if asked.filter.starts_with("$share/") {
             return Err(ReasonCode::SharedSubscriptionsNotSupported);
         }
@@ -103,14 +158,44 @@ impl Session {
         if !self.settings.allows_topic(asked.filter) {
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        self.subscriptions.add(&filter, &self.settings)?;
-        let options = SubscribeOptions { qos: asked.options.qos.min(QoS::AtLeastOnce), ..asked.options };
-        Ok((filter, options))
+        let options = asked.options;
+        let state = SubscriptionState { filter: filter.clone(), options, id };
+        let is_new = self.subscriptions.add(state, &self.settings)?;
+        Ok(Follow { filter, subscription: Subscription { options, id }, is_new })
     }
 
-    pub(super) fn on_followed(&mut self, packet_id: PacketId, effects: &mut Effects) {
-        if let Some(reasons) = self.subscriptions.settle(packet_id).filter(|_| self.phase == Phase::Connected) {
-            effects.push(Effect::Send(Outgoing::SubAck { packet_id, reasons }));
+    pub(super) fn on_followed(&mut self, packet_id: PacketId, from: Vec<(Place, i64)>, effects: &mut Effects) {
+        self.on_in_force(packet_id, Kind::SubAck, from, effects);
+    }
+
+    pub(super) fn on_unfollowed(&mut self, packet_id: PacketId, from: Vec<(Place, i64)>, effects: &mut Effects) {
+        self.on_in_force(packet_id, Kind::UnsubAck, from, effects);
+    }
+
+    /// The node has done its part. A durable session records it, then tells (F5).
+    fn on_in_force(&mut self, packet_id: PacketId, kind: Kind, from: Vec<(Place, i64)>, effects: &mut Effects) {
+        if self.phase != Phase::Connected {
+            return;
+        }
+        let Some((index, owed)) = self.subscriptions.find(packet_id, kind) else { return };
+        match self.durable.as_deref_mut().filter(|durable| durable.is_durable()) {
+            Some(durable) => {
+                durable.from = from;
+                owed.waits_for = WaitsFor::Record(durable.subscriptions.write());
+            }
+            None => effects.push(self.subscriptions.take(index).into_answer()),
+        }
+    }
+
+    /// The subscriptions were read back: what waited for that is told.
+    pub(super) fn answer_recorded(&mut self, effects: &mut Effects) {
+        let Some(durable) = self.durable.as_deref().filter(|_| self.phase == Phase::Connected) else { return };
+        let is_recorded = |owed: &Owed| match owed.waits_for {
+            WaitsFor::Record(version) => durable.subscriptions.is_recorded(version),
+            WaitsFor::Node(_) => false,
+        };
+        while let Some(index) = self.subscriptions.owed.iter().position(is_recorded) {
+            effects.push(self.subscriptions.take(index).into_answer());
         }
     }
 
@@ -132,14 +217,8 @@ impl Session {
             effects.push(Effect::Send(Outgoing::UnsubAck { packet_id, reasons }));
             return;
         }
-        self.subscriptions.owed.push(Owed { packet_id, reasons });
+        self.subscriptions.owe(packet_id, Kind::UnsubAck, reasons, Vec::new());
         effects.push(Effect::Unfollow { packet_id, filters });
-    }
-
-    pub(super) fn on_unfollowed(&mut self, packet_id: PacketId, effects: &mut Effects) {
-        if let Some(reasons) = self.subscriptions.settle(packet_id).filter(|_| self.phase == Phase::Connected) {
-            effects.push(Effect::Send(Outgoing::UnsubAck { packet_id, reasons }));
-        }
     }
 }
 

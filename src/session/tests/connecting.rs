@@ -11,12 +11,13 @@ fn connack(effects: &[Effect]) -> &ConnAckParts {
 }
 
 #[test]
-fn connack_comes_only_after_the_client_id_is_registered() {
+fn connack_comes_only_after_the_session_is_granted() {
     let mut script = Script::new(ProtocolVersion::V5);
     let effects = script.packet(Packet::Connect(Box::new(connect(ProtocolVersion::V5))));
-    assert!(matches!(effects.as_slice(), [Effect::Register(id)] if id.as_str() == "car-1"));
+    let [Effect::Claim(wish)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(wish.client_id.as_str(), "car-1");
     assert!(!script.session.wants_input());
-    assert_eq!(connack(&script.input(Input::Registered)).reason, ReasonCode::Success);
+    assert_eq!(sent(&script.grant(new_session(wish))), ["CONNACK 0x00 false"]);
     assert!(script.session.wants_input());
 }
 
@@ -32,14 +33,6 @@ fn connack_announces_the_limits_of_the_server() {
         (parts.session_expiry_s, parts.assigned_client_id.clone(), parts.server_keep_alive_s),
         (None, None, None)
     );
-}
-
-#[test]
-fn a_session_expiry_that_cannot_be_granted_is_answered_with_zero() {
-    let mut script = Script::new(ProtocolVersion::V5);
-    let properties = ConnectProperties { session_expiry_s: Some(3600), ..ConnectProperties::default() };
-    let effects = script.connect(Connect { properties, ..connect(ProtocolVersion::V5) });
-    assert_eq!(connack(&effects).session_expiry_s, Some(0));
 }
 
 #[test]
@@ -131,25 +124,6 @@ fn a_second_connect_is_a_protocol_error() {
 }
 
 #[test]
-fn the_will_is_published_unless_the_client_said_goodbye() {
-    type End = fn(&mut Script) -> Vec<Effect>;
-    let ends: [(End, bool); 6] = [
-        (|script| script.input(Input::SocketClosed), true),
-        (|script| script.wait(Duration::from_secs(90)), true),
-        (|script| script.input(Input::TakenOver), true),
-        (|script| script.packet(disconnect(ReasonCode::DisconnectWithWill)), true),
-        (|script| script.packet(disconnect(ReasonCode::Success)), false),
-        (|script| script.input(Input::ShuttingDown), false),
-    ];
-    for (index, (end, due)) in ends.into_iter().enumerate() {
-        let mut script = Script::new(ProtocolVersion::V5);
-        script.connect(Connect { will: Some(will()), ..connect(ProtocolVersion::V5) });
-        assert_eq!(has_will(&end(&mut script)), due, "end {index}");
-        assert!(!has_will(&script.input(Input::SocketClosed)), "once only, end {index}");
-    }
-}
-
-#[test]
 fn the_will_keeps_everything_it_was_given() {
     let properties = PublishProperties {
         message_expiry_s: Some(9),
@@ -159,27 +133,19 @@ fn the_will_keeps_everything_it_was_given() {
     };
     let mut script = Script::new(ProtocolVersion::V5);
     let given = Will { properties: properties.clone(), ..will() };
-    script.connect(Connect { will: Some(given), ..connect(ProtocolVersion::V5) });
-    let effects = script.input(Input::SocketClosed);
-    let Some(Effect::AppendWill(kept)) = effects.first() else { panic!("{effects:?}") };
-    let kept = kept.publish().unwrap();
+    let effects =
+        script.packet(Packet::Connect(Box::new(Connect { will: Some(given), ..connect(ProtocolVersion::V5) })));
+    let [Effect::Claim(wish)] = effects.as_slice() else { panic!("{effects:?}") };
+    let kept = wish.will.as_ref().unwrap().publish.publish().unwrap();
     assert_eq!((kept.topic, kept.payload, kept.delivery.qos()), ("cars/1/gone", &b"bye"[..], QoS::AtLeastOnce));
     assert_eq!(kept.properties, properties);
 }
 
 #[test]
-fn a_refused_connect_fires_no_will() {
-    let mut script = Script::new(ProtocolVersion::V311);
-    let refused = Connect { client_id: "", clean_start: false, will: Some(will()), ..connect(ProtocolVersion::V311) };
-    assert!(!has_will(&script.connect(refused)));
-}
-
-#[test]
 fn a_will_that_cannot_be_kept_is_refused_at_connect() {
     for (will, reason) in [
-        (Will { qos: QoS::ExactlyOnce, ..will() }, ReasonCode::QoSNotSupported),
-        (Will { retain: true, ..will() }, ReasonCode::RetainNotSupported),
         (Will { topic: "$SYS/x", ..will() }, ReasonCode::TopicNameInvalid),
+        (Will { topic: &"a/".repeat(40), ..will() }, ReasonCode::TopicNameInvalid),
     ] {
         let mut script = Script::new(ProtocolVersion::V5);
         let effects = script.connect(Connect { will: Some(will), ..connect(ProtocolVersion::V5) });

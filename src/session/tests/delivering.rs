@@ -81,8 +81,7 @@ fn an_expired_message_is_dropped_and_uses_no_id() {
     let properties = PublishProperties { message_expiry_s: Some(1), ..PublishProperties::default() };
     let content = Content { qos: QoS::AtLeastOnce, retain: false, properties: &properties, payload: b"" };
     let message = Message::new("a", content, Stamp { wall_ms: WALL_MS - 1_000, ..Stamp::default() });
-    let delivery =
-        Delivery { message, qos: QoS::AtLeastOnce, retain: false, subscription_ids: smallvec::SmallVec::new() };
+    let delivery = delivery(message, QoS::AtLeastOnce);
     let effects = script.input(Input::Deliver { delivery, wall_ms: WALL_MS });
     assert!(matches!(effects.as_slice(), [Effect::Dropped(Drop::Expired)]));
     assert!(script.session.wants_deliveries());
@@ -104,7 +103,7 @@ fn the_expiry_goes_out_counted_down() {
     let content = Content { qos: QoS::AtMostOnce, retain: false, properties: &properties, payload: b"x" };
     let message = Message::new("a", content, Stamp { wall_ms: WALL_MS - 4_000, ..Stamp::default() });
     let subscription_ids = smallvec::smallvec![7, 9];
-    let delivery = Delivery { message, qos: QoS::AtMostOnce, retain: false, subscription_ids };
+    let delivery = Delivery { subscription_ids, ..delivery(message, QoS::AtMostOnce) };
     let outgoing = Outgoing::Publish { delivery, packet_id: None, dup: false, wall_ms: WALL_MS };
     let mut frame = BytesMut::new();
     outgoing.encode(ProtocolVersion::V5, usize::MAX, &mut frame).unwrap();

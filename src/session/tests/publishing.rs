@@ -94,23 +94,6 @@ fn a_311_client_at_the_bound_is_not_read_until_an_append_is_durable() {
     assert!(script.session.wants_input());
 }
 
-#[test]
-fn what_connack_says_is_unavailable_is_refused() {
-    let retained = Packet::Publish(Publish {
-        dup: false,
-        delivery: qos1(1),
-        retain: true,
-        topic: "a",
-        properties: PublishProperties::default(),
-        payload: b"",
-    });
-    let qos2 = publish("a", WireDelivery::ExactlyOnce(PacketId::new(1).unwrap()));
-    for (packet, reason) in [(retained, ReasonCode::RetainNotSupported), (qos2, ReasonCode::QoSNotSupported)] {
-        let mut script = Script::connected(ProtocolVersion::V5);
-        assert_eq!(disconnect_reason(&script.packet(packet)), Some(reason));
-    }
-}
-
 /// MQTT5 §4.7.2
 #[test]
 fn topics_of_the_server_cannot_be_published_to() {
@@ -159,16 +142,4 @@ fn a_topic_alias_above_the_maximum_or_without_a_topic_is_refused() {
         let topic = if alias == 17 { "cars/1" } else { "" };
         assert_eq!(disconnect_reason(&script.packet(aliased(topic, alias))), Some(reason));
     }
-}
-
-#[test]
-fn pubrel_of_an_unknown_id_is_answered_and_changes_nothing() {
-    let mut script = Script::connected(ProtocolVersion::V5);
-    let packet_id = PacketId::new(4).unwrap();
-    let ack = Ack { packet_id, reason: ReasonCode::Success, properties: ReasonProperties::default() };
-    let effects = script.packet(Packet::PubRel(ack));
-    assert!(matches!(
-        effects.as_slice(),
-        [Effect::Send(Outgoing::PubComp { reason: ReasonCode::PacketIdentifierNotFound, .. })]
-    ));
 }

@@ -23,6 +23,14 @@ fn unsubscribe<'a>(id: u16, filters: &[&'a str]) -> Packet<'a> {
     })
 }
 
+fn followed(packet_id: u16) -> Input<'static> {
+    Input::Followed { packet_id: id(packet_id), from: vec![] }
+}
+
+fn unfollowed(packet_id: u16) -> Input<'static> {
+    Input::Unfollowed { packet_id: id(packet_id), from: vec![] }
+}
+
 fn suback(effects: &[Effect]) -> Option<Vec<ReasonCode>> {
     effects.iter().find_map(|effect| match effect {
         Effect::Send(Outgoing::SubAck { reasons, .. } | Outgoing::UnsubAck { reasons, .. }) => Some(reasons.clone()),
@@ -35,16 +43,16 @@ fn suback_waits_until_the_subscriptions_are_in_force() {
     let mut script = Script::connected(ProtocolVersion::V5);
     let effects = script.packet(subscribe(3, &[("a/+", QoS::AtLeastOnce), ("b", QoS::AtMostOnce)]));
     assert!(matches!(effects.as_slice(), [Effect::Follow { filters, .. }] if filters.len() == 2));
-    let effects = script.input(Input::Followed(PacketId::new(3).unwrap()));
+    let effects = script.input(followed(3));
     assert_eq!(suback(&effects), Some(vec![ReasonCode::GrantedQoS1, ReasonCode::Success]));
 }
 
 #[test]
-fn qos_2_is_granted_as_qos_1() {
+fn what_was_asked_for_is_granted() {
     let mut script = Script::connected(ProtocolVersion::V311);
     script.packet(subscribe(3, &[("a", QoS::ExactlyOnce)]));
-    let effects = script.input(Input::Followed(PacketId::new(3).unwrap()));
-    assert_eq!(suback(&effects), Some(vec![ReasonCode::GrantedQoS1]));
+    let effects = script.input(followed(3));
+    assert_eq!(suback(&effects), Some(vec![ReasonCode::GrantedQoS2]));
 }
 
 #[test]
@@ -53,7 +61,7 @@ fn each_filter_has_its_own_reason() {
     let filters = [("a/#/b", QoS::AtMostOnce), ("$share/g/a", QoS::AtMostOnce), ("fine", QoS::AtMostOnce)];
     let effects = script.packet(subscribe(3, &filters));
     assert!(matches!(effects.as_slice(), [Effect::Follow { filters, .. }] if filters.len() == 1));
-    let effects = script.input(Input::Followed(PacketId::new(3).unwrap()));
+    let effects = script.input(followed(3));
     let expected =
         vec![ReasonCode::TopicFilterInvalid, ReasonCode::SharedSubscriptionsNotSupported, ReasonCode::Success];
     assert_eq!(suback(&effects), Some(expected));
@@ -73,7 +81,7 @@ fn subscriptions_are_bounded_and_a_repeated_filter_counts_once() {
     script.connect(connect(ProtocolVersion::V5));
     for id in [1, 2] {
         script.packet(subscribe(id, &[("a", QoS::AtMostOnce)]));
-        let effects = script.input(Input::Followed(PacketId::new(id).unwrap()));
+        let effects = script.input(followed(id));
         assert_eq!(suback(&effects), Some(vec![ReasonCode::Success]));
     }
     assert_eq!(suback(&script.packet(subscribe(3, &[("b", QoS::AtMostOnce)]))), Some(vec![ReasonCode::QuotaExceeded]));
@@ -83,10 +91,10 @@ fn subscriptions_are_bounded_and_a_repeated_filter_counts_once() {
 fn unsubscribe_names_what_did_not_exist() {
     let mut script = Script::connected(ProtocolVersion::V5);
     script.packet(subscribe(1, &[("a", QoS::AtMostOnce)]));
-    script.input(Input::Followed(PacketId::new(1).unwrap()));
+    script.input(followed(1));
     let effects = script.packet(unsubscribe(2, &["a", "b"]));
     assert!(matches!(effects.as_slice(), [Effect::Unfollow { filters, .. }] if filters.len() == 1));
-    let effects = script.input(Input::Unfollowed(PacketId::new(2).unwrap()));
+    let effects = script.input(unfollowed(2));
     assert_eq!(suback(&effects), Some(vec![ReasonCode::Success, ReasonCode::NoSubscriptionExisted]));
 }
 
@@ -99,6 +107,6 @@ fn a_client_with_many_unanswered_subscribes_is_not_read() {
     assert!(script.session.wants_input());
     script.packet(subscribe(2, &[("b", QoS::AtMostOnce)]));
     assert!(!script.session.wants_input());
-    script.input(Input::Followed(PacketId::new(1).unwrap()));
+    script.input(followed(1));
     assert!(script.session.wants_input());
 }
