@@ -2,30 +2,36 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::config::{Config, JournalChoice, Kafka, Limits};
 use crate::journal::kafka::{JournalStats, KafkaJournal, KafkaOptions};
 use crate::journal::memory::{self, FaultPlan, MemoryJournal, SharedLog};
-use crate::journal::{AckSink, Isolation, JournalError, SharedJournal};
+use crate::journal::{AckSink, Isolation, JournalError, SharedJournal, TopicIndex};
+use crate::ledger::ids::Incarnation;
+use crate::ledger::rules::Rules;
 use crate::net::listener::{Door, Listener};
 use crate::node::Node;
 use crate::node::connections::Connections;
 use crate::node::fanout;
 use crate::node::mailbox::{MailboxLimits, Notice};
 use crate::node::registry::Registry;
+use crate::node::retains::Retains;
+use crate::node::steward;
 use crate::node::writer::{self, AckRouter, Writer};
 use crate::ops::admin::{self, Readiness};
 use crate::ops::metrics::{IntCounter, Metrics, TopicMetrics};
 use crate::ops::shutdown::Shutdown;
 use crate::ops::tasks;
+use crate::route::mapping::Mapping;
 use crate::session::Settings;
 use crate::topics;
 
@@ -33,6 +39,10 @@ use crate::topics;
 const KAFKA_SILENT: Duration = Duration::from_secs(5);
 /// How often the drain looks whether it is done.
 const DRAIN_LOOK_MS: u64 = 20;
+/// Bytes of the log's end that a node keeps in memory for subscribers that lag.
+const RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Time between two watermarks of a node.
+const WATERMARK_INTERVAL_MS: u64 = 5_000;
 /// SUBSCRIBE and UNSUBSCRIBE packets of one client that may wait for their answer.
 const SUBSCRIBE_PACKETS_MAX: usize = 16;
 
@@ -53,6 +63,11 @@ pub enum StartError {
     Metrics(String),
 }
 
+/// Why a node ended that was not asked to.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RunError(&'static str);
+
 /// A node that serves.
 pub struct Server {
     /// Where MQTT clients connect.
@@ -67,6 +82,7 @@ pub struct Server {
     accepting: Shutdown,
     config: Config,
     door_random: StdRng,
+    over: Arc<OnceLock<&'static str>>,
 }
 
 /// Starts a node: journal, kafka topics checked (and created if so configured), actors, listeners. It is ready when this
@@ -87,6 +103,8 @@ pub struct Ground<'a> {
     pub seed: Option<u64>,
     /// Opens no port: clients come through [`Server::door`].
     pub portless: bool,
+    /// Which rules of the state hold: all of them, but where a simulation shows what one is for.
+    pub rules: Rules,
 }
 
 /// [`start`] on other ground than a process of its own.
@@ -97,51 +115,166 @@ pub async fn start_on(config: Config, shutdown: Shutdown, ground: Ground<'_>) ->
     let mut random: StdRng = ground.seed.map_or_else(rand::make_rng, StdRng::seed_from_u64);
     let metrics = Arc::new(Metrics::new(&config.node_id).map_err(|error| StartError::Metrics(error.to_string()))?);
     let connections = Arc::new(Connections::new(usize::try_from(config.limits.connections_max).unwrap_or(usize::MAX)));
-    let router = Arc::new(AckRouter::new(Arc::clone(&connections), topic_counters(&config, &metrics)?));
+    let retains = Arc::new(Retains::default());
+    let counters = topic_counters(&config, &metrics)?;
+    let router = Arc::new(AckRouter::new(Arc::clone(&connections), counters, Arc::clone(&retains)));
     let sink: Arc<dyn AckSink> = Arc::clone(&router) as Arc<dyn AckSink>;
     let opened = open_journal(&config, sink, ground.log).await?;
-    let journal = opened.journal;
-    let mapping = Arc::clone(&config.mapping.compiled);
-    let ring_bytes_max = config.limits.qos0_buffer_bytes_max;
-    let writer = Writer::new(Arc::clone(&journal), Arc::clone(&mapping), Arc::clone(&metrics), ring_bytes_max);
-    let writer = Arc::new(writer);
-    router.set_writer(&writer);
-    writer::start(Arc::clone(&writer));
-    let fanout = fanout::start(fanout::Options {
-        journal: Arc::clone(&journal),
-        mapping,
-        metrics: Arc::clone(&metrics),
-        isolation: Isolation::ReadCommitted,
-        trie_seed: random.random(),
-    });
     if let Some(stats) = opened.stats {
         export_stats(&config, &metrics, stats)?;
     }
-    let node = Arc::new(Node {
-        settings: Arc::new(settings(&config.limits)),
-        mailbox_limits: MailboxLimits {
-            deliveries_max: usize::try_from(config.limits.queue_packets_max).unwrap_or(usize::MAX),
-            delivery_bytes_max: config.limits.queue_bytes_max,
-        },
-        write_stall_ms_max: u64::try_from(config.limits.slow_timeout.as_millis()).unwrap_or(u64::MAX),
-        connections,
-        registry: Registry::default(),
-        writer,
-        fanout,
-        metrics,
-    });
+    let actors =
+        Actors { config: &config, metrics, connections, retains, router, journal: Arc::clone(&opened.journal) };
+    let (node, over) = actors.start(&ground, &shutdown, &mut random).await;
+    let journal = opened.journal;
     let readiness = Arc::new(Readiness::new(config.ops.kafka_grace));
     watch_journal(&node.metrics, &readiness, &journal);
     let accepting = Shutdown::new();
     let door_random = StdRng::from_rng(&mut random);
-    let mut server =
-        Server { mqtt: Vec::new(), ops: None, node, journal, readiness, shutdown, accepting, config, door_random };
+    let mut server = Server {
+        mqtt: Vec::new(),
+        ops: None,
+        node,
+        journal,
+        readiness,
+        shutdown,
+        accepting,
+        config,
+        door_random,
+        over,
+    };
     if !ground.portless {
         server.listen(&mut random).await?;
     }
     server.readiness.set_ready();
     tracing::info!(node = server.config.node_id, mqtt = ?server.mqtt, ops = ?server.ops, "ready");
     Ok(server)
+}
+
+/// What the actors of a node are made of.
+struct Actors<'a> {
+    config: &'a Config,
+    metrics: Arc<Metrics>,
+    connections: Arc<Connections>,
+    retains: Arc<Retains>,
+    router: Arc<AckRouter>,
+    journal: SharedJournal,
+}
+
+impl Actors<'_> {
+    /// Starts them and waits until the state logs were replayed.
+    async fn start(
+        self,
+        ground: &Ground<'_>,
+        shutdown: &Shutdown,
+        random: &mut StdRng,
+    ) -> (Arc<Node>, Arc<OnceLock<&'static str>>) {
+        let Self { config, metrics, connections, retains, router, journal } = self;
+        let mapping = Arc::clone(&config.mapping.compiled);
+        let suspended = Arc::new(AtomicBool::new(true));
+        let token_tick = Arc::new(AtomicU32::new(0));
+        let writer = Arc::new(Writer::new(
+            Arc::clone(&journal),
+            Arc::clone(&mapping),
+            Arc::clone(&metrics),
+            Arc::clone(&retains),
+            Arc::clone(&suspended),
+            config.limits.qos0_buffer_bytes_max,
+        ));
+        writer::start(Arc::clone(&writer));
+        let prepared = steward::Prepared::default();
+        let steward = prepared.handle();
+        let state = StateTopics::after(&mapping);
+        let fanout = fanout::start(fanout::Options {
+            journal: Arc::clone(&journal),
+            mapping: Arc::clone(&mapping),
+            metrics: Arc::clone(&metrics),
+            isolation: Isolation::ReadCommitted,
+            trie_seed: random.random(),
+            reports: Arc::new(steward.clone()),
+            recent_bytes_max: RECENT_BYTES_MAX,
+            watermark_interval_ms: WATERMARK_INTERVAL_MS,
+        });
+        router.set_others(steward.clone(), fanout.clone());
+        let over = Arc::new(OnceLock::new());
+        let (ready, is_ready) = oneshot::channel();
+        prepared.start(steward::Options {
+            writer: Arc::clone(&writer),
+            router: Arc::clone(&router),
+            mapping,
+            sessions: state.sessions,
+            cluster: state.cluster,
+            topics: state.cluster.0 + 1,
+            limits: steward::Limits::default(),
+            rules: ground.rules,
+            identity: steward::Identity {
+                incarnation: Incarnation(random.random()),
+                node_id: config.node_id.clone(),
+                producer_id: journal.producer_id(),
+                started_ms: clock::wall_ms(),
+            },
+            seed: random.random(),
+            suspended,
+            token_tick: Arc::clone(&token_tick),
+            on_exit: on_exit(&over, shutdown),
+            on_ready: Some(ready),
+            journal,
+        });
+        // A steward that is gone will not be ready either; its end stops the node.
+        let _ = is_ready.await;
+        let node = Node {
+            settings: Arc::new(settings(&config.limits, config.topics.messages.retention)),
+            mailbox_limits: MailboxLimits {
+                deliveries_max: usize::try_from(config.limits.queue_packets_max).unwrap_or(usize::MAX),
+                delivery_bytes_max: config.limits.queue_bytes_max,
+            },
+            write_stall_ms_max: u64::try_from(config.limits.slow_timeout.as_millis()).unwrap_or(u64::MAX),
+            connections,
+            registry: Registry::default(),
+            router,
+            steward,
+            token_tick,
+            writer,
+            fanout,
+            metrics,
+        };
+        (Arc::new(node), over)
+    }
+}
+
+/// An incarnation that is over ends at once: it may not even say goodbye to its clients' sessions.
+fn on_exit(over: &Arc<OnceLock<&'static str>>, shutdown: &Shutdown) -> Box<dyn Fn(&'static str) + Send> {
+    let (over, shutdown) = (Arc::clone(over), shutdown.clone());
+    Box::new(move |why| {
+        tracing::error!(why, "this node is over and its process ends; another one may be started at once");
+        // Only the first reason counts.
+        let _ = over.set(why);
+        shutdown.stop();
+    })
+}
+
+/// Where the kafka topics of state are among those of the journal: behind those of the mapping.
+#[derive(Clone, Copy, Debug)]
+struct StateTopics {
+    retained: TopicIndex,
+    sessions: TopicIndex,
+    cluster: TopicIndex,
+}
+
+impl StateTopics {
+    fn after(mapping: &Mapping) -> Self {
+        let first = u16::try_from(mapping.kafka_topics().len()).unwrap_or(u16::MAX);
+        let nth = |n| TopicIndex(first.saturating_add(n));
+        Self { retained: nth(0), sessions: nth(1), cluster: nth(2) }
+    }
+}
+
+/// In the order of [`StateTopics`].
+fn topic_names(config: &Config) -> Vec<String> {
+    let mut names = config.mapping.compiled.kafka_topics().to_vec();
+    let topics = &config.topics;
+    names.extend([&topics.retained.name, &topics.sessions.name, &topics.cluster.name].map(Clone::clone));
+    names
 }
 
 impl Server {
@@ -172,7 +305,10 @@ impl Server {
     }
 
     /// Serves until the shutdown is stopped, or drained to its end.
-    pub async fn run(self) {
+    ///
+    /// # Errors
+    /// This node was declared dead by the others, or fenced: its process must end ([`RunError`]).
+    pub async fn run(self) -> Result<(), RunError> {
         self.shutdown.draining().await;
         self.readiness.set_draining();
         tokio::select! {
@@ -182,8 +318,10 @@ impl Server {
         }
         self.accepting.drain();
         self.node.fanout.close();
+        self.node.steward.close();
         self.shutdown.stop();
         tracing::info!("ended");
+        self.over.get().map_or(Ok(()), |why| Err(RunError(why)))
     }
 
     /// Unready → keep accepting for the grace → paced DISCONNECTs → flush.
@@ -196,13 +334,23 @@ impl Server {
             tokio::time::sleep(pause).await;
         }
         let limit = clock::now() + self.config.shutdown.flush_timeout;
-        while clock::now() < limit && !(self.node.connections.is_empty() && self.node.writer.is_idle()) {
+        let is_busy =
+            || !(self.node.connections.is_empty() && self.node.writer.is_idle() && self.node.steward.is_idle());
+        while clock::now() < limit && is_busy() {
             tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
         }
-        let left = limit.saturating_duration_since(clock::now());
-        if !self.journal.flush(left).await {
+        if !self.flush(limit).await {
             tracing::warn!("some appends had no outcome yet; their clients were not told that they are safe");
+            return;
         }
+        // Nothing of this node is on its way any more: nobody needs to fence it.
+        self.node.steward.leave();
+        tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
+        self.flush(limit).await;
+    }
+
+    async fn flush(&self, limit: Instant) -> bool {
+        self.journal.flush(limit.saturating_duration_since(clock::now())).await
     }
 }
 
@@ -263,15 +411,13 @@ async fn open_journal(
         (JournalChoice::Memory, shared) => {
             let own = shared.is_none().then(|| SharedLog::new(FaultPlan::default(), memory::Limits::default()));
             let Some(log) = shared.or(own.as_ref()) else { return Err(JournalError::Closed.into()) };
-            let names = config.mapping.compiled.kafka_topics().to_vec();
-            let journal: SharedJournal = Arc::new(MemoryJournal::open(log, names, sink));
+            let journal: SharedJournal = Arc::new(MemoryJournal::open(log, topic_names(config), sink));
             topics::create_missing(&*journal, topics::plan(&*journal, topics::wanted(config)).await?).await?;
             Ok(Opened { journal, stats: None })
         }
         (JournalChoice::Kafka(kafka), _) => {
             prepare_topics(config, kafka).await?;
-            let names = config.mapping.compiled.kafka_topics().to_vec();
-            let journal = KafkaJournal::open(kafka_options(config, kafka), names, sink).await?;
+            let journal = KafkaJournal::open(kafka_options(config, kafka), topic_names(config), sink).await?;
             let stats = Some(Arc::clone(journal.stats()));
             Ok(Opened { journal: Arc::new(journal), stats })
         }
@@ -322,10 +468,18 @@ impl AckSink for NoAcks {
     fn flush(&self) {}
 }
 
-fn settings(limits: &Limits) -> Settings {
+/// A session must not outlive the messages that it waits for: a seventh of their retention is kept as a margin, a day at
+/// most (DESIGN "Limits").
+fn session_expiry_s_max(retention: Duration) -> u32 {
+    let margin = (retention / 7).min(Duration::from_hours(24));
+    u32::try_from(retention.saturating_sub(margin).as_secs()).unwrap_or(u32::MAX)
+}
+
+fn settings(limits: &Limits, retention: Duration) -> Settings {
     let receive_maximum = std::num::NonZeroU16::new(limits.receive_maximum).unwrap_or(std::num::NonZeroU16::MIN);
     Settings {
         connect_timeout_ms: u64::try_from(limits.connect_timeout.as_millis()).unwrap_or(u64::MAX),
+        session_expiry_s_max: session_expiry_s_max(retention),
         connect_bytes_max: limits.connect_bytes_max,
         packet_bytes_max: limits.packet_bytes_max,
         client_id_bytes_max: limits.client_id_bytes_max,

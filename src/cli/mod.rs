@@ -134,8 +134,7 @@ fn node(config: &Config, preset: Preset) -> Result<(), Failure> {
         if preset == Preset::Dev {
             print(&welcome(config, &server))?;
         }
-        server.run().await;
-        Ok(())
+        Ok(server.run().await?)
     })
 }
 

@@ -3,6 +3,7 @@
 //! One read and one write per wake-up, however many packets they hold. Buffers belong to the thread, not to the
 //! connection: an idle connection holds none ([`Scratch`]).
 
+mod appending;
 mod counting;
 mod lingering;
 
@@ -10,27 +11,28 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use self::appending::Parked;
 use self::counting::{count_end, drop_reason};
 use self::lingering::{linger, must_linger};
 use super::stream::Stream;
 use crate::clock;
-use crate::journal::NotTaken;
 use crate::mqtt::head::{Head, Sender, frame_head};
 use crate::mqtt::packet::{Packet, Publish};
 use crate::mqtt::{ReasonCode, decode};
 use crate::node::Node;
 use crate::node::connections::ConnectionId;
-use crate::node::mailbox::{Mailbox, Notice};
+use crate::node::mailbox::{Mailbox, NO_TICK, Notice};
 use crate::ops::metrics::{PacketType, QosLabel, RefuseReason};
 use crate::ops::tasks;
-use crate::session::{AppendOutcome, CloseCause, Effect, Effects, Input, Outgoing, OwnedPublish, Session};
+use crate::session::{CloseCause, Effect, Effects, Input, Outgoing, Session};
 
 /// Bytes asked of the socket at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -52,13 +54,6 @@ thread_local! {
         out: BytesMut::with_capacity(READ_BYTES),
         effects: Effects::default(),
     });
-}
-
-/// A QoS 1 publish for which the journal had no room. While there is one, the socket is not read.
-struct Parked {
-    sequence: u64,
-    publish: OwnedPublish,
-    room: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// Serves a connection until it ends; `None` when the node has no room for one more.
@@ -133,25 +128,34 @@ impl Connection {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseCause> {
         SCRATCH.with_borrow_mut(|scratch| {
             let now = clock::now();
-            for _ in 0..ROUNDS_MAX {
-                self.poll_mailbox(cx, now, scratch);
-                self.poll_parked(cx);
-                let more_to_read = self.poll_input(cx, now, scratch);
-                let more_to_deliver = self.deliver(now, scratch);
-                let sent = self.poll_write(cx, now, scratch);
-                if let Some(cause) = self.closing.filter(|_| sent || self.is_socket_dead()) {
-                    return Poll::Ready(cause);
-                }
-                if self.poll_timer(cx, now, scratch) {
-                    continue;
-                }
-                if !(sent && (more_to_read || more_to_deliver)) {
-                    return Poll::Pending;
-                }
+            self.session.set_tick(self.node.token_tick.load(Ordering::Acquire));
+            let turn = self.poll_turn(cx, now, scratch);
+            if self.session.is_durable() {
+                self.report_progress();
             }
-            cx.waker().wake_by_ref();
-            Poll::Pending
+            turn
         })
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>, now: Instant, scratch: &mut Scratch) -> Poll<CloseCause> {
+        for _ in 0..ROUNDS_MAX {
+            self.poll_mailbox(cx, now, scratch);
+            self.poll_parked(cx);
+            let more_to_read = self.poll_input(cx, now, scratch);
+            let more_to_deliver = self.deliver(now, scratch);
+            let sent = self.poll_write(cx, now, scratch);
+            if let Some(cause) = self.closing.filter(|_| sent || self.is_socket_dead()) {
+                return Poll::Ready(cause);
+            }
+            if self.poll_timer(cx, now, scratch) {
+                continue;
+            }
+            if !(sent && (more_to_read || more_to_deliver)) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn is_socket_dead(&self) -> bool {
@@ -165,51 +169,23 @@ impl Connection {
         }
         for notice in taken.notices {
             let input = match notice {
-                Notice::Followed(packet_id) => Input::Followed { packet_id, from: Vec::new() },
-                Notice::Unfollowed(packet_id) => Input::Unfollowed { packet_id, from: Vec::new() },
+                Notice::Followed { packet_id, from } => Input::Followed { packet_id, from },
+                Notice::Unfollowed { packet_id, from } => Input::Unfollowed { packet_id, from },
+                Notice::Positions { following, from } => Input::Positions { following, from },
+                Notice::Granted(grant) => {
+                    self.on_granted();
+                    Input::Granted(grant)
+                }
+                Notice::Denied(reason) => Input::Denied(reason),
+                Notice::Persisted(sequence) => Input::Persisted(sequence),
+                Notice::Settled(finals) => Input::Settled(finals),
+                Notice::LookedUp { sequence, place, found } => Input::LookedUp { sequence, place, found },
+                Notice::Tick => Input::Tick,
                 Notice::TakenOver => Input::TakenOver,
                 Notice::ShuttingDown => Input::ShuttingDown,
                 Notice::Evicted(reason) => Input::Evicted(reason),
             };
             self.handle(now, input, scratch);
-        }
-    }
-
-    /// Tries the parked publish again when the journal has room.
-    fn poll_parked(&mut self, cx: &mut Context<'_>) {
-        while let Some(mut parked) = self.parked.take() {
-            if parked.room.as_mut().poll(cx).is_pending() {
-                self.parked = Some(parked);
-                return;
-            }
-            let Some(publish) = parked.publish.publish() else { return };
-            let Some(client_id) = self.session.client_id() else { return };
-            let writer = &self.node.writer;
-            match writer.append(self.id, parked.sequence, &publish, publish.topic, client_id.as_str()) {
-                Ok(()) => {}
-                Err(NotTaken::Full) => {
-                    parked.room = self.room();
-                    self.parked = Some(parked);
-                }
-                Err(error) => self.fail_append(parked.sequence, error),
-            }
-        }
-    }
-
-    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let writer = Arc::clone(&self.node.writer);
-        Box::pin(async move { writer.room().await })
-    }
-
-    /// Through the mailbox, so that it is handled in its turn like any outcome.
-    fn fail_append(&self, sequence: u64, error: NotTaken) {
-        let outcome = match error {
-            NotTaken::TooLarge => AppendOutcome::Refused(ReasonCode::QuotaExceeded),
-            NotTaken::NoSuchPartition => AppendOutcome::Refused(ReasonCode::ImplementationSpecificError),
-            NotTaken::Full | NotTaken::Closed => AppendOutcome::Unknown,
-        };
-        if let Some(waker) = self.mailbox.push_outcome(sequence, outcome) {
-            waker.wake();
         }
     }
 
@@ -305,63 +281,50 @@ impl Connection {
         while let Some(effect) = scratch.effects.pop() {
             match effect {
                 Effect::Send(outgoing) => self.send(now, &outgoing, scratch),
-                Effect::Append { sequence, alias_topic, token: _ } => {
+                Effect::Append { sequence, alias_topic, token } => {
                     if let Some(publish) = in_hand {
-                        self.append(sequence, publish, alias_topic.as_deref().unwrap_or(publish.topic));
+                        self.append(sequence, publish, alias_topic.as_deref().unwrap_or(publish.topic), token);
                     }
                 }
-                Effect::AppendKept { sequence, .. } => self.fail_append(sequence, NotTaken::Closed),
-                Effect::LateAppendRisk | Effect::Resume { .. } | Effect::LookUp { .. } => {}
-                Effect::Persist { sequence, .. } => {
-                    self.session.handle(now, Input::Persisted(sequence), &mut scratch.effects);
-                }
-                Effect::Claim(wish) => {
-                    if self.node.registry.register(wish.client_id.clone(), self.id, Arc::clone(&self.mailbox)) {
-                        self.node.metrics.takeovers.inc();
-                    }
-                    let grant = crate::session::Grant {
-                        nonce: crate::ledger::ids::Nonce([0; 16]),
-                        session_present: false,
-                        state: Box::default(),
-                        settled: true,
-                    };
-                    self.session.handle(now, Input::Granted(Box::new(grant)), &mut scratch.effects);
+                Effect::AppendKept { sequence, publish, token } => self.append_kept(sequence, publish, token),
+                Effect::LateAppendRisk => self.node.metrics.late_append_risk.inc(),
+                Effect::Claim(wish) => self.node.steward.claim(self.id, Arc::clone(&self.mailbox), wish),
+                Effect::Persist { sequence, part } => self.node.steward.persist(self.id, sequence, part),
+                Effect::LookUp { sequence, topic, unresolved } => {
+                    self.node.steward.look_up(self.id, sequence, topic, unresolved);
                 }
                 Effect::Follow { packet_id, filters } => {
                     if let Some(client_id) = self.session.client_id().cloned() {
-                        let mailbox = Arc::clone(&self.mailbox);
-                        self.node.fanout.follow(self.id, client_id, mailbox, packet_id, filters);
+                        let (mailbox, durable) = (Arc::clone(&self.mailbox), self.session.is_durable());
+                        self.node.fanout.follow(self.id, client_id, mailbox, packet_id, filters, durable);
                     }
                 }
                 Effect::Unfollow { packet_id, filters } => self.node.fanout.unfollow(self.id, packet_id, filters),
+                Effect::Resume { filters, from } => {
+                    if let Some(client_id) = self.session.client_id().cloned() {
+                        let (mailbox, durable) = (Arc::clone(&self.mailbox), self.session.is_durable());
+                        self.node.fanout.resume(self.id, client_id, mailbox, filters, from, durable);
+                    }
+                }
                 Effect::Dropped(why) => self.node.metrics.publishes_dropped.inc(drop_reason(why)),
                 Effect::Close(cause) => self.closing = self.closing.or(Some(cause)),
             }
         }
     }
 
-    fn append(&mut self, sequence: Option<u64>, publish: &Publish<'_>, topic: &str) {
-        let Some(client_id) = self.session.client_id() else { return };
-        let Some(sequence) = sequence else {
-            self.node.writer.append_qos0(publish, topic, client_id.as_str());
-            return;
-        };
-        match self.node.writer.append(self.id, sequence, publish, topic, client_id.as_str()) {
-            Ok(()) => {}
-            Err(NotTaken::Full) => {
-                self.node.metrics.backpressure.inc();
-                let with_topic = Publish { topic, ..publish.clone() };
-                match OwnedPublish::new(&with_topic) {
-                    Some(publish) => {
-                        self.parked = Some(Box::new(Parked { sequence, publish, room: self.room() }));
-                        // The room may be there already: it is asked before the next packet.
-                        self.mailbox.post_nothing();
-                    }
-                    None => self.fail_append(sequence, NotTaken::TooLarge),
-                }
-            }
-            Err(error) => self.fail_append(sequence, error),
+    /// Claimless sessions take their client id from each other here; all others are told by the log.
+    fn on_granted(&self) {
+        if let Some(client_id) = self.session.client_id()
+            && self.node.registry.register(client_id.clone(), self.id, Arc::clone(&self.mailbox))
+        {
+            self.node.metrics.takeovers.inc();
         }
+    }
+
+    /// What the watermarks must not pass (W2, Q5): known before it is acted on.
+    fn report_progress(&self) {
+        let unacked = self.session.oldest_tick().unwrap_or(NO_TICK);
+        self.mailbox.set_progress(unacked, self.session.oldest_token_tick().unwrap_or(NO_TICK));
     }
 
     fn send(&mut self, now: Instant, outgoing: &Outgoing, scratch: &mut Scratch) {
@@ -493,11 +456,24 @@ impl Connection {
     }
 
     /// Takes the connection out of the node; what is left is its socket.
-    fn end(self, cause: CloseCause) -> Stream {
-        let node = &self.node;
+    fn end(mut self, cause: CloseCause) -> Stream {
+        let node = Arc::clone(&self.node);
         self.mailbox.close();
+        node.router.begin_draining(self.id);
         node.connections.remove(self.id);
-        node.fanout.gone(self.id);
+        let mut parting = self.session.take_parting();
+        if let Some(parting) = &mut parting {
+            for (sequence, outcome) in self.mailbox.take(Waker::noop()).outcomes {
+                parting.on_appended(sequence, outcome);
+            }
+        }
+        if parting.as_ref().is_none_or(|parting| parting.outstanding.is_empty()) {
+            node.router.end_draining(self.id);
+        }
+        if parting.is_none() {
+            node.steward.parted(self.id, None);
+        }
+        node.fanout.gone(self.id, parting);
         if let Some(client_id) = self.session.client_id() {
             node.registry.unregister(client_id, self.id);
         }

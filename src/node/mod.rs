@@ -4,15 +4,19 @@ pub mod connections;
 pub mod fanout;
 pub mod mailbox;
 pub mod registry;
+pub mod retains;
+pub mod steward;
 pub mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use self::connections::Connections;
 use self::fanout::FanoutHandle;
 use self::mailbox::MailboxLimits;
 use self::registry::Registry;
-use self::writer::Writer;
+use self::steward::StewardHandle;
+use self::writer::{AckRouter, Writer};
 use crate::ops::metrics::Metrics;
 use crate::session::Settings;
 
@@ -28,6 +32,12 @@ pub struct Node {
     pub connections: Arc<Connections>,
     /// By client id.
     pub registry: Registry,
+    /// Outcomes of appends.
+    pub router: Arc<AckRouter>,
+    /// Sessions.
+    pub steward: StewardHandle,
+    /// Counts the samples that tokens of QoS 2 are compared with.
+    pub token_tick: Arc<AtomicU32>,
     /// To Kafka.
     pub writer: Arc<Writer>,
     /// From Kafka.

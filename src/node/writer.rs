@@ -1,16 +1,22 @@
 //! PUBLISH → append, and the way back of its outcome.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::connections::{ConnectionId, Connections};
+use super::fanout::FanoutHandle;
+use super::retains::{RETAINS, Retains};
+use super::steward::{STEWARD, StewardHandle};
 use crate::clock;
-use crate::journal::{AckGroup, AckSink, NotTaken, Outcome, Partition, Refusal, SharedJournal, Ticket, TopicIndex};
+use crate::journal::{
+    AckGroup, AckSink, NotTaken, Offset, Outcome, Partition, Refusal, SharedJournal, Ticket, TopicIndex,
+};
+use crate::ledger::ids::Token;
 use crate::message::{self, Stamp};
 use crate::mqtt::{Publish, ReasonCode};
 use crate::ops::metrics::{DropReason, Metrics, TopicMetrics};
@@ -19,22 +25,21 @@ use crate::route::mapping::Mapping;
 use crate::route::partition::partition_of;
 use crate::session::{AppendOutcome, OwnedPublish};
 
-/// Tickets of appends whose outcome no connection waits for.
-const NOBODY: u64 = u64::MAX;
-/// Tickets of the writer's own appends, which it repeats until they are decided.
-const WRITER: u64 = u64::MAX - 1;
+/// Tickets of appends whose outcome nobody waits for.
+pub const NOBODY: u64 = u64::MAX;
 
 /// Takes publishes to their partition. Shared by all connections.
 pub struct Writer {
     journal: SharedJournal,
     mapping: Arc<Mapping>,
     metrics: Arc<Metrics>,
+    retains: Arc<Retains>,
     /// QoS 0 publishes that found no room, oldest first.
     ring: Mutex<Ring>,
     ring_bytes_max: usize,
-    /// Messages that must be appended although their connection is gone: wills.
-    kept: Mutex<VecDeque<Kept>>,
-    next_kept: AtomicU64,
+    /// Set while this node may not append (DESIGN "Liveness").
+    suspended: Arc<AtomicBool>,
+    resumed: Notify,
     work: Notify,
 }
 
@@ -51,41 +56,40 @@ struct Waiting {
     bytes: usize,
 }
 
-/// A message the writer is responsible for, until it is written or refused.
-#[derive(Debug)]
-struct Kept {
-    sequence: u64,
-    publish: OwnedPublish,
-    publisher: Arc<str>,
-    state: KeptState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum KeptState {
-    /// To be handed to the journal.
-    Due,
-    /// Handed over, no outcome yet.
-    Appended,
-    /// Written, or refused for good.
-    Done,
+/// What the node adds to a publish.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Client id of the publisher.
+    pub publisher: &'a str,
+    /// Of a QoS 2 publish.
+    pub token: Option<Token>,
 }
 
 impl Writer {
-    /// A writer over `journal`, whose first kafka topics are those of `mapping`, in the same order.
-    pub fn new(journal: SharedJournal, mapping: Arc<Mapping>, metrics: Arc<Metrics>, ring_bytes_max: usize) -> Self {
+    /// A writer over `journal`, whose first kafka topics are those of `mapping`, in the same order. Nothing of clients is
+    /// appended while `suspended` is set.
+    pub fn new(
+        journal: SharedJournal,
+        mapping: Arc<Mapping>,
+        metrics: Arc<Metrics>,
+        retains: Arc<Retains>,
+        suspended: Arc<AtomicBool>,
+        ring_bytes_max: usize,
+    ) -> Self {
         Self {
             journal,
             mapping,
             metrics,
+            retains,
             ring: Mutex::default(),
             ring_bytes_max,
-            kept: Mutex::default(),
-            next_kept: AtomicU64::new(0),
+            suspended,
+            resumed: Notify::new(),
             work: Notify::new(),
         }
     }
 
-    /// Appends a QoS 1 publish. Its outcome comes to the connection's mailbox under `sequence`.
+    /// Appends a publish of QoS 1 or 2. Its outcome comes to the connection's mailbox under `sequence`.
     ///
     /// # Errors
     /// [`NotTaken::Full`]: try again after [`Writer::room`]. The others are final.
@@ -95,9 +99,24 @@ impl Writer {
         sequence: u64,
         publish: &Publish<'_>,
         topic: &str,
+        origin: Origin<'_>,
+    ) -> Result<(), NotTaken> {
+        self.hand_over(Ticket { owner: connection.as_u64(), sequence }, publish, topic, Some(origin))
+    }
+
+    /// Appends a will; its outcome comes to the ticket's owner.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub fn append_will(
+        &self,
+        ticket: Ticket,
+        will: &OwnedPublish,
+        token: Token,
         publisher: &str,
     ) -> Result<(), NotTaken> {
-        self.hand_over(Ticket { owner: connection.as_u64(), sequence }, publish, topic, Some(publisher))
+        let Some(publish) = will.publish() else { return Err(NotTaken::TooLarge) };
+        self.hand_over(ticket, &publish, publish.topic, Some(Origin { publisher, token: Some(token) }))
     }
 
     /// Appends a QoS 0 publish: nobody waits for its outcome. Without room it waits in a bounded ring, from which the
@@ -105,8 +124,7 @@ impl Writer {
     pub fn append_qos0(&self, publish: &Publish<'_>, topic: &str, publisher: &str) {
         let behind_others = !self.lock_ring().waiting.is_empty();
         if !behind_others {
-            let ticket = Ticket { owner: NOBODY, sequence: 0 };
-            match self.hand_over(ticket, publish, topic, Some(publisher)) {
+            match self.hand_over_qos0(publish, topic, Some(publisher)) {
                 Ok(()) => return,
                 Err(NotTaken::Full) => {}
                 Err(NotTaken::TooLarge | NotTaken::NoSuchPartition | NotTaken::Closed) => {
@@ -119,6 +137,11 @@ impl Writer {
         if let Some(publish) = OwnedPublish::new(&with_topic) {
             self.keep_in_ring(publish, publisher);
         }
+    }
+
+    fn hand_over_qos0(&self, publish: &Publish<'_>, topic: &str, publisher: Option<&str>) -> Result<(), NotTaken> {
+        let ticket = if publish.retain { self.retains.ticket() } else { Ticket { owner: NOBODY, sequence: 0 } };
+        self.hand_over(ticket, publish, topic, publisher.map(|publisher| Origin { publisher, token: None }))
     }
 
     fn keep_in_ring(&self, publish: OwnedPublish, publisher: &str) {
@@ -135,17 +158,24 @@ impl Writer {
         self.work.notify_one();
     }
 
-    /// Takes over a message for good: it is appended, again if its fate is unknown, until it is written or refused.
-    pub fn keep(&self, publish: OwnedPublish, publisher: &str) {
-        let sequence = self.next_kept.fetch_add(1, Ordering::Relaxed);
-        let kept = Kept { sequence, publish, publisher: Arc::from(publisher), state: KeptState::Due };
-        self.lock_kept().push_back(kept);
-        self.work.notify_one();
-    }
-
     /// Resolves when an append may be tried again.
     pub async fn room(&self) {
+        loop {
+            let resumed = self.resumed.notified();
+            if !self.suspended.load(Ordering::Acquire) {
+                break;
+            }
+            resumed.await;
+        }
         self.journal.room().await;
+    }
+
+    /// The node suspends, or goes on.
+    pub fn on_suspended(&self) {
+        if !self.suspended.load(Ordering::Acquire) {
+            self.resumed.notify_waiters();
+            self.work.notify_one();
+        }
     }
 
     fn hand_over(
@@ -153,8 +183,11 @@ impl Writer {
         ticket: Ticket,
         publish: &Publish<'_>,
         topic: &str,
-        publisher: Option<&str>,
+        origin: Option<Origin<'_>>,
     ) -> Result<(), NotTaken> {
+        if self.suspended.load(Ordering::Acquire) {
+            return Err(NotTaken::Full);
+        }
         let (mapped, key) = self.mapping.to_kafka(topic);
         let topic_index = TopicIndex(mapped.0);
         let partitions = self.journal.partitions(topic_index);
@@ -162,15 +195,26 @@ impl Writer {
             return Err(NotTaken::NoSuchPartition);
         }
         let partition = Partition { topic: topic_index, number: partition_of(&key, partitions) };
-        let stamp = Stamp { wall_ms: clock::wall_ms(), publisher, token: None };
-        message::encode(publish.into(), stamp, &key, |record| self.journal.append(ticket, partition, record))
+        if publish.retain {
+            // Before the append: its outcome may be there before this returns.
+            let with_topic = Publish { topic, ..publish.clone() };
+            self.retains.add(ticket, OwnedPublish::new(&with_topic).ok_or(NotTaken::TooLarge)?);
+        }
+        let token = origin.and_then(|origin| origin.token).map(Token::to_bytes);
+        let stamp = Stamp {
+            wall_ms: clock::wall_ms(),
+            publisher: origin.map(|origin| origin.publisher),
+            token: token.as_ref().map(<[u8; Token::BYTES]>::as_slice),
+        };
+        let taken =
+            message::encode(publish.into(), stamp, &key, |record| self.journal.append(ticket, partition, record));
+        if taken.is_err() && publish.retain {
+            self.retains.take(ticket);
+        }
+        taken
     }
 
-    fn lock_kept(&self) -> std::sync::MutexGuard<'_, VecDeque<Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_ring(&self) -> std::sync::MutexGuard<'_, Ring> {
+    fn lock_ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,41 +222,18 @@ impl Writer {
     pub async fn run(self: Arc<Self>) {
         loop {
             self.work.notified().await;
-            while self.hand_over_one() {
-                self.journal.room().await;
+            while self.hand_over_ring() {
+                self.room().await;
             }
         }
     }
 
     /// True if there was no room and something still waits.
-    fn hand_over_one(&self) -> bool {
-        self.hand_over_kept() || self.hand_over_ring()
-    }
-
-    fn hand_over_kept(&self) -> bool {
-        let mut kept = self.lock_kept();
-        kept.retain(|kept| kept.state != KeptState::Done);
-        for kept in kept.iter_mut().filter(|kept| kept.state == KeptState::Due) {
-            let Some(publish) = kept.publish.publish() else { continue };
-            let ticket = Ticket { owner: WRITER, sequence: kept.sequence };
-            kept.state = match self.hand_over(ticket, &publish, publish.topic, Some(&kept.publisher)) {
-                Ok(()) => KeptState::Appended,
-                Err(NotTaken::Full) => return true,
-                Err(NotTaken::TooLarge | NotTaken::NoSuchPartition | NotTaken::Closed) => {
-                    self.metrics.publishes_dropped.inc(DropReason::Refused);
-                    KeptState::Done
-                }
-            };
-        }
-        false
-    }
-
     fn hand_over_ring(&self) -> bool {
         let mut ring = self.lock_ring();
         while let Some(front) = ring.waiting.front() {
             if let Some(publish) = front.publish.publish() {
-                let ticket = Ticket { owner: NOBODY, sequence: 0 };
-                let result = self.hand_over(ticket, &publish, publish.topic, front.publisher.as_deref());
+                let result = self.hand_over_qos0(&publish, publish.topic, front.publisher.as_deref());
                 if result == Err(NotTaken::Full) {
                     return true;
                 }
@@ -224,51 +245,79 @@ impl Writer {
         false
     }
 
-    fn on_kept(&self, sequence: u64, outcome: Outcome) {
-        let mut kept = self.lock_kept();
-        if let Some(kept) = kept.iter_mut().find(|kept| kept.sequence == sequence) {
-            kept.state = match outcome {
-                Outcome::Written(_) => KeptState::Done,
-                // A duplicate is legal at QoS 1, a loss is not.
-                Outcome::Unknown | Outcome::Refused(Refusal::Deadline) => KeptState::Due,
-                Outcome::Refused(why) => {
-                    tracing::warn!(%why, "a will was refused");
-                    KeptState::Done
-                }
-            };
-        }
-        drop(kept);
-        self.work.notify_one();
-    }
-
     /// Whether nothing waits here any more.
     pub fn is_idle(&self) -> bool {
-        let kept = self.lock_kept();
-        kept.iter().all(|kept| kept.state == KeptState::Done) && self.lock_ring().waiting.is_empty()
+        self.lock_ring().waiting.is_empty()
     }
 }
 
 /// Counters of each kafka topic, in the order of the journal's topics.
 pub type TopicCounters = Vec<TopicMetrics>;
 
+/// Who else hears of outcomes; they exist only after the journal, which needs the router.
+#[derive(Debug)]
+struct Others {
+    steward: StewardHandle,
+    fanout: FanoutHandle,
+}
+
 /// Brings outcomes to the mailboxes of the connections that wait for them; one wake-up per connection and response.
 pub struct AckRouter {
     connections: Arc<Connections>,
     topics: TopicCounters,
+    retains: Arc<Retains>,
     wakers: Mutex<Vec<Waker>>,
-    writer: std::sync::OnceLock<std::sync::Weak<Writer>>,
+    others: OnceLock<Others>,
+    /// Connections that are gone and whose appends have no outcome yet: the steward hears of those.
+    draining: Mutex<HashSet<ConnectionId>>,
+    draining_count: AtomicUsize,
 }
 
 impl AckRouter {
     /// A router to these connections.
-    pub fn new(connections: Arc<Connections>, topics: TopicCounters) -> Self {
-        Self { connections, topics, wakers: Mutex::default(), writer: std::sync::OnceLock::new() }
+    pub fn new(connections: Arc<Connections>, topics: TopicCounters, retains: Arc<Retains>) -> Self {
+        Self {
+            connections,
+            topics,
+            retains,
+            wakers: Mutex::default(),
+            others: OnceLock::new(),
+            draining: Mutex::default(),
+            draining_count: AtomicUsize::new(0),
+        }
     }
 
-    /// The writer exists only after the journal, which needs the router.
-    pub fn set_writer(&self, writer: &Arc<Writer>) {
+    /// Who else hears of outcomes.
+    pub fn set_others(&self, steward: StewardHandle, fanout: FanoutHandle) {
         // Set once by the composition root.
-        let _ = self.writer.set(Arc::downgrade(writer));
+        let _ = self.others.set(Others { steward, fanout });
+    }
+
+    /// The connection is about to leave the table: from then on its outcomes go to the steward.
+    pub fn begin_draining(&self, id: ConnectionId) {
+        let mut draining = self.lock_draining();
+        draining.insert(id);
+        self.draining_count.store(draining.len(), Ordering::Release);
+    }
+
+    /// All of its outcomes are there.
+    pub fn end_draining(&self, id: ConnectionId) {
+        let mut draining = self.lock_draining();
+        draining.remove(&id);
+        self.draining_count.store(draining.len(), Ordering::Release);
+    }
+
+    fn on_late(&self, id: ConnectionId, sequence: u64, outcome: AppendOutcome) {
+        if self.draining_count.load(Ordering::Acquire) > 0
+            && self.lock_draining().contains(&id)
+            && let Some(others) = self.others.get()
+        {
+            others.steward.late(id, sequence, outcome);
+        }
+    }
+
+    fn lock_draining(&self) -> MutexGuard<'_, HashSet<ConnectionId>> {
+        self.draining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self, group: &AckGroup<'_>) {
@@ -280,26 +329,49 @@ impl AckRouter {
         };
         counter.inc_by(group.tickets.len() as u64);
     }
+
+    /// R1: an append that is acknowledged becomes an obligation towards `mqtt.retained`.
+    fn on_retains(&self, group: &AckGroup<'_>) {
+        for (index, ticket) in group.tickets.iter().enumerate() {
+            match group.outcome {
+                Outcome::Written(Offset(first)) => {
+                    let offset = Offset(first + i64::try_from(index).unwrap_or(0));
+                    if self.retains.on_written(*ticket, group.partition, offset)
+                        && let Some(others) = self.others.get()
+                    {
+                        others.fanout.retain(*ticket);
+                    }
+                }
+                Outcome::Refused(_) => drop(self.retains.take(*ticket)),
+                // It may be in the log: it keeps the mark below it until somebody else has looked (R4a).
+                Outcome::Unknown => {}
+            }
+        }
+    }
 }
 
 impl AckSink for AckRouter {
     fn on_acks(&self, group: &AckGroup<'_>) {
         let outcome = outcome_for_client(group.outcome);
         self.count(group);
+        if !self.retains.is_empty() {
+            self.on_retains(group);
+        }
         let mut woken: SmallVec<[Waker; 8]> = SmallVec::new();
         self.connections.with(|mailbox_of| {
             for ticket in group.tickets {
                 match ticket.owner {
-                    NOBODY => {}
-                    WRITER => {
-                        if let Some(writer) = self.writer.get().and_then(std::sync::Weak::upgrade) {
-                            writer.on_kept(ticket.sequence, group.outcome);
+                    NOBODY | RETAINS => {}
+                    STEWARD => {
+                        if let Some(others) = self.others.get() {
+                            others.steward.outcome(ticket.sequence, group.outcome);
                         }
                     }
                     owner => {
-                        // A connection that is gone needs no acknowledgement.
-                        if let Some(mailbox) = mailbox_of(ConnectionId::from_u64(owner)) {
-                            woken.extend(mailbox.push_outcome(ticket.sequence, outcome));
+                        let id = ConnectionId::from_u64(owner);
+                        match mailbox_of(id) {
+                            Some(mailbox) => woken.extend(mailbox.push_outcome(ticket.sequence, outcome)),
+                            None => self.on_late(id, ticket.sequence, outcome),
                         }
                     }
                 }

@@ -40,6 +40,16 @@ impl OwnedPublish {
         })
     }
 
+    /// What [`OwnedPublish::frame`] gave.
+    pub fn from_frame(frame: Box<[u8]>) -> Self {
+        Self { frame: Bytes::from(frame) }
+    }
+
+    /// A PUBLISH in the wire form of MQTT 5.
+    pub fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
     /// About what it holds in memory, bytes.
     pub fn bytes(&self) -> usize {
         self.frame.len()

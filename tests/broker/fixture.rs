@@ -145,7 +145,7 @@ pub(crate) struct TestNode {
     /// Where metrics and health are.
     pub(crate) ops: SocketAddr,
     shutdown: Shutdown,
-    run: Option<JoinHandle<()>>,
+    run: Option<JoinHandle<Result<(), millrace::server::RunError>>>,
     runtime: Option<Runtime>,
 }
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::journal::{Offset, Partition};
+use crate::journal::{Offset, Partition, TopicIndex};
 use crate::mqtt::PacketId;
 use crate::node::connections::ConnectionId;
 use crate::session::Delivery;
@@ -48,6 +48,11 @@ impl Round {
         Self { number, state: Mutex::new(State::Asked), keeps_starts: AtomicBool::new(false) }
     }
 
+    /// Of subscriptions that started with an earlier connection.
+    pub(super) fn long_passed() -> Self {
+        Self { number: 0, state: Mutex::new(State::Passed), keeps_starts: AtomicBool::new(false) }
+    }
+
     pub(super) fn judge(&self, partition: Partition, offset: Offset) -> Verdict {
         match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Asked => Verdict::Hold,
@@ -61,6 +66,32 @@ impl Round {
 
     pub(super) fn start(&self, starts: BTreeMap<Partition, Offset>) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Started(starts);
+    }
+
+    /// Where its subscriptions start in a partition, or earlier than anything the tail has yet to hand out; `None` while
+    /// that is not known.
+    pub(super) fn in_force_from(&self, partition: Partition) -> Option<Offset> {
+        match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Asked => None,
+            State::Passed => Some(Offset(i64::MIN)),
+            State::Started(starts) => Some(starts.get(&partition).copied().unwrap_or(Offset(i64::MIN))),
+        }
+    }
+
+    /// The kafka topic was created anew: everything in it is younger than these subscriptions.
+    pub(super) fn forget_topic(&self, topic: TopicIndex) {
+        if let State::Started(starts) = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            starts.retain(|partition, _| partition.topic != topic);
+        }
+    }
+
+    /// The log ends earlier than it did: what comes from there on is younger than these subscriptions.
+    pub(super) fn rewind(&self, partition: Partition, end: Offset) {
+        if let State::Started(starts) = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(start) = starts.get_mut(&partition)
+        {
+            *start = end.min(*start);
+        }
     }
 
     /// From now on the starts are not forgotten.
@@ -103,8 +134,14 @@ pub(super) struct OpenRound {
     pub(super) partitions: BTreeSet<Partition>,
     /// Of these, to be read from the beginning: they are new to us as a whole.
     pub(super) from_log_start: BTreeSet<Partition>,
+    /// Kafka topics in which sessions have other partitions than before, and are to write their positions.
+    pub(super) changed: BTreeSet<TopicIndex>,
     /// Who gets a SUBACK.
     pub(super) waiting: Vec<(ConnectionId, PacketId)>,
+    /// Sessions that go on where they were, as soon as it is known what exists.
+    pub(super) resuming: Vec<ConnectionId>,
+    /// Who lags and came to a record of a subscription that starts with this round.
+    pub(super) unstarted: Vec<ConnectionId>,
     /// Bounded by what the tail hands out during one question.
     pub(super) held: Vec<Held>,
 }
@@ -115,20 +152,22 @@ impl OpenRound {
             round: Arc::new(Round::new(number)),
             partitions: BTreeSet::new(),
             from_log_start: BTreeSet::new(),
+            changed: BTreeSet::new(),
             waiting: Vec::new(),
+            resuming: Vec::new(),
+            unstarted: Vec::new(),
             held: Vec::new(),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.partitions.is_empty() && self.waiting.is_empty()
+        self.partitions.is_empty() && self.waiting.is_empty() && self.resuming.is_empty() && self.unstarted.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::TopicIndex;
 
     const P: Partition = Partition { topic: TopicIndex(0), number: 3 };
 

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::lag::{FROM_LOG_START, Waits};
 use super::round::{Held, OpenRound, Verdict};
+use super::sweep::{Clamped, clamp};
 use super::{Answer, Fanout};
 use crate::journal::{Ends, JournalError, Partition, Tail};
+use crate::node::connections::ConnectionId;
 use crate::node::mailbox::Notice;
 use crate::ops::tasks;
 
@@ -46,6 +49,14 @@ impl Fanout {
         }
     }
 
+    /// The round of that number, which has not been answered yet.
+    pub(super) fn open_round(&mut self, number: u64) -> &mut OpenRound {
+        match &mut self.asked {
+            Some(asked) if asked.round.number == number => asked,
+            Some(_) | None => &mut self.collecting,
+        }
+    }
+
     fn on_ends(&mut self, ends: &[(Partition, Ends)], tail: &mut dyn Tail) {
         let Some(open) = self.asked.take() else { return };
         let mut starts = BTreeMap::new();
@@ -54,8 +65,10 @@ impl Fanout {
             let start = if whole { ends.log_start } else { ends.high_watermark };
             starts.insert(partition, start);
             if self.interest.is_wanted(partition) && !self.positions.contains_key(&partition) {
-                self.positions.insert(partition, start);
-                tail.follow(partition, start);
+                if !self.places.knows(partition.topic) {
+                    self.places.set(partition.topic, self.journal.topic_id(partition.topic));
+                }
+                self.follow_at(partition, start, tail);
             }
         }
         open.round.start(starts);
@@ -68,11 +81,41 @@ impl Fanout {
         if !open.round.try_pass(&self.positions) {
             self.starting.push(Arc::clone(&open.round));
         }
+        self.resume_within(&open.resuming, ends);
+        for connection in open.unstarted {
+            self.board_from(connection, Waits::Start);
+        }
         for (connection, packet_id) in open.waiting {
+            let from = self.position_of(connection);
             if let Some(follower) = self.followers.get(&connection) {
-                follower.mailbox.post(Notice::Followed(packet_id));
+                follower.mailbox.post(Notice::Followed { packet_id, from });
+            }
+        }
+        if !open.changed.is_empty() {
+            for connection in self.durable_touching(|partition| open.changed.contains(&partition.topic)) {
+                self.tell_position(connection);
             }
         }
         self.ask();
+    }
+
+    /// Sessions go on where they were, within what exists.
+    fn resume_within(&mut self, resuming: &[ConnectionId], ends: &[(Partition, Ends)]) {
+        let ends: BTreeMap<Partition, Ends> = ends.iter().copied().collect();
+        let mut moved: BTreeMap<Partition, Clamped> = BTreeMap::new();
+        for &connection in resuming {
+            let lag = self.followers.get_mut(&connection).and_then(|follower| follower.lag.as_mut());
+            let Some(lag) = lag.filter(|lag| lag.waits == Waits::Start) else { continue };
+            lag.from.retain(|partition, from| {
+                let Some(ends) = ends.get(partition) else { return false };
+                if *from == FROM_LOG_START {
+                    *from = ends.log_start;
+                }
+                moved.entry(*partition).or_default().add(clamp(from, &(ends.log_start..ends.high_watermark)));
+                true
+            });
+            self.board(connection);
+        }
+        moved.into_iter().for_each(|(partition, clamped)| self.report(partition, clamped));
     }
 }

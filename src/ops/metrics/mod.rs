@@ -64,6 +64,8 @@ metrics! {
     connections_closed: Counters<CloseCause> = "millrace_connections_closed_total",
     /// Sessions taken over by a newer connection of the same client id.
     takeovers: IntCounter = "millrace_takeovers_total",
+    /// QoS 1 publishes that were appended although an earlier connection's might still land behind them.
+    late_append_risk: IntCounter = "millrace_late_append_risk_total",
 
     /// MQTT packets from clients, by type.
     packets_received: Counters<PacketType> = "millrace_packets_received_total",
@@ -109,6 +111,12 @@ metrics! {
     records_lost: IntCounter = "millrace_records_lost_total",
     /// Subscribers that could not keep up and are reading from Kafka what they missed.
     lagging: IntGauge = "millrace_lagging_subscribers",
+    /// Reads from Kafka for subscribers that lag; all that lag in a partition share them.
+    catch_up_reads: IntCounter = "millrace_catch_up_reads_total",
+    /// Reads from memory for subscribers that lag.
+    catch_up_reads_from_memory: IntCounter = "millrace_catch_up_reads_from_memory_total",
+    /// Watermarks handed on to be written.
+    watermarks: IntCounter = "millrace_watermarks_total",
     /// Headers of foreign records that no MQTT property can carry.
     headers_ignored: IntCounter = "millrace_record_headers_ignored_total",
     /// Kafka topics found to be written with another partitioner than murmur2.

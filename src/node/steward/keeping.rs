@@ -1,0 +1,133 @@
+//! What a keeper does for absent clients (K1 to K3): wills whose time has come, sessions that expired, tombstones.
+
+use std::collections::HashMap;
+
+use super::take_over::{inherit, since_ms};
+use super::core::Core;
+use super::effect::Log;
+use super::owned::{Owned, Purpose, Stage};
+use crate::ledger::claim::Event;
+use crate::ledger::sessions::{Absent, Inherited};
+use crate::ledger::state::Life;
+
+/// A tombstone that did not show up in the log is written again after so long.
+const AGAIN_MS: i64 = 10_000;
+
+/// What was done lately.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// Keys that were tombstoned, and when.
+    tombstoned: HashMap<Vec<u8>, i64>,
+}
+
+impl Keeping {
+    pub(super) fn forget(&mut self) {
+        self.tombstoned.clear();
+    }
+}
+
+impl Core {
+    pub(super) fn tick_keeping(&mut self) {
+        let me = self.identity.incarnation;
+        let mine: Vec<u32> =
+            (0..self.partition_count()).filter(|partition| self.members.keeper_of(*partition) == Some(me)).collect();
+        for partition in mine {
+            self.keep(partition);
+            self.clean(partition);
+        }
+        let old = self.now_ms - AGAIN_MS;
+        self.keeping.tombstoned.retain(|_, at_ms| *at_ms > old);
+    }
+
+    fn keep(&mut self, partition: u32) {
+        let room = self.limits.keeping_max.saturating_sub(self.keepers_under_way());
+        let log_now_ms = self.log_now_ms();
+        let Some(ledger) = self.ledgers.get(partition as usize) else { return };
+        let dead = |incarnation| self.members.is_fenced(incarnation);
+        let due: Vec<Absent> = ledger
+            .absent(log_now_ms, &dead)
+            .filter(|absent| !self.by_client.contains_key(&absent.client))
+            .filter(|absent| self.is_due(absent, log_now_ms) && self.is_left_alone(partition, absent))
+            .take(room)
+            .collect();
+        for absent in due {
+            let nonce = self.random_nonce();
+            let purpose = Purpose::Keep(absent.owner);
+            self.append_claim(Owned::new(absent.client, partition, nonce, purpose, self.rules, self.now_ms));
+        }
+    }
+
+    fn keepers_under_way(&self) -> usize {
+        self.owned.values().filter(|owned| matches!(owned.purpose, Purpose::Keep(_))).count()
+    }
+
+    /// Since when the client is absent, by the log's time; `None`: it is not.
+    fn absent_since(&self, life: Life, incarnation: crate::ledger::ids::Incarnation, since_ms: i64) -> Option<i64> {
+        match life {
+            Life::Connected => self
+                .members
+                .is_fenced(incarnation)
+                .then(|| self.members.member(incarnation).map_or(since_ms, |member| member.append_ms)),
+            Life::Disconnected { .. } => Some(since_ms),
+            Life::Deleted => None,
+        }
+    }
+
+    fn is_due(&self, absent: &Absent, log_now_ms: i64) -> bool {
+        let Some(since_ms) = self.absent_since(absent.life, absent.incarnation, absent.since_ms) else { return false };
+        let passed = |seconds: u32| since_ms.saturating_add(i64::from(seconds) * 1_000) <= log_now_ms;
+        let over = absent.expiry_s < u32::MAX && passed(absent.expiry_s);
+        over || absent.has_due || absent.will_delay_s.is_some_and(passed)
+    }
+
+    /// Nobody else is at it: its node is gone, or the nonce said its last word.
+    fn is_left_alone(&self, partition: u32, absent: &Absent) -> bool {
+        let last = || self.ledgers.get(partition as usize)?.last_word(&absent.client, absent.owner);
+        self.members.is_fenced(absent.incarnation) || last().is_some()
+    }
+
+    /// The own K counted: what is due is done, unless it was done meanwhile.
+    pub(super) fn take_over_absent(&mut self, key: u64, found: Option<Inherited>) {
+        let log_now_ms = self.log_now_ms();
+        let since_ms =
+            found.as_ref().and_then(|found| self.absent_since(found.state.life, found.incarnation, since_ms(found)));
+        let last = found.as_ref().and_then(|found| self.final_of(key, found.nonce));
+        let Some(owned) = self.owned.get_mut(&key) else { return };
+        let (Some(found), Some(since_ms)) = (found, since_ms) else {
+            owned.stage = Stage::Closing;
+            self.finish_if_possible(key);
+            return;
+        };
+        let mut state = found.state;
+        let passed = |seconds: u32| since_ms.saturating_add(i64::from(seconds) * 1_000) <= log_now_ms;
+        let over = state.expiry_s < u32::MAX && passed(state.expiry_s);
+        let will = state.will.take_if(|will| over || passed(will.delay_s));
+        state.life = Life::Disconnected { since_ms };
+        state.position.following = false;
+        state.inbound = inherit(state.inbound, found.nonce, found.incarnation, last);
+        owned.state = Some(Box::new(state));
+        if let Some(epoch) = owned.epoch {
+            owned.claim.handle(Event::OwnClaim { epoch, counted: true, needs_set: true });
+        }
+        if let Some(will) = will {
+            self.ask_for_wills(key, &[will]);
+        } else {
+            owned.stage = Stage::Setting;
+            self.write_set(key);
+        }
+    }
+
+    fn clean(&mut self, partition: u32) {
+        let Some(ledger) = self.ledgers.get(partition as usize) else { return };
+        let fenced = |incarnation| self.members.is_fenced(incarnation);
+        let keys: Vec<Vec<u8>> = ledger
+            .litter(&fenced)
+            .filter(|key| !self.keeping.tombstoned.contains_key(key))
+            .take(self.limits.tombstones_max)
+            .collect();
+        for key in keys {
+            self.keeping.tombstoned.insert(key.clone(), self.now_ms);
+            self.append_unwatched(Log::Sessions, partition, key, None);
+        }
+    }
+}

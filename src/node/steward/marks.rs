@@ -1,0 +1,154 @@
+//! W, the node's watermark in every partition of `mqtt.sessions` where it has sessions (DESIGN §5.1, Q5).
+//!
+//! Its two halves are found apart: `done` comes from the fan-out, which knows what was acknowledged; `tokens` from here.
+//! Both are sampled first and written when everything older than the sample is accounted for.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
+
+use super::Asked;
+use super::core::{Core, Standing};
+use super::effect::{Effect, Log};
+use super::owned::Stage;
+use crate::ledger::ids::{Origin, Place};
+use crate::ledger::record::{self, Watermark};
+use crate::node::connections::ConnectionId;
+use crate::node::mailbox::Notice;
+
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    done: Vec<(Place, i64)>,
+    tokens: Vec<(Place, i64)>,
+    /// Ends of the partitions, and the tick that ended with them: every token of a later tick is behind them.
+    sample: Option<(u32, Vec<(Place, i64)>)>,
+    tick: u32,
+    asking: bool,
+    next_ask_ms: i64,
+    /// What was written last, by partition of `mqtt.sessions`.
+    written: BTreeMap<u32, Watermark>,
+    /// A `done` that waits for the positions of sessions that no longer follow (W3).
+    held: Option<(Vec<(Place, i64)>, HashSet<ConnectionId>)>,
+    /// Connections whose position was written since the last `done`.
+    detached: HashSet<ConnectionId>,
+    /// A token of this node has an unknown fate: the mark stays below it for ever.
+    stuck: bool,
+}
+
+impl Marks {
+    pub(super) fn forget(&mut self) {
+        self.written.clear();
+        self.held = None;
+    }
+}
+
+impl Core {
+    /// Before the first claim in a partition: from where on tokens of this node are to be looked for.
+    pub(super) fn need_mark(&mut self, partition: u32) {
+        if !self.marks.written.contains_key(&partition) {
+            self.write_mark(partition);
+        }
+    }
+
+    fn write_mark(&mut self, partition: u32) {
+        let incarnation = self.identity.incarnation;
+        let mark = Watermark { done: self.marks.done.clone(), tokens: self.marks.tokens.clone() };
+        if self.marks.written.get(&partition) == Some(&mark) {
+            return;
+        }
+        let value = record::watermark(&mark);
+        self.append_unwatched(Log::Sessions, partition, record::watermark_key(incarnation), Some(value));
+        self.marks.written.insert(partition, mark);
+    }
+
+    fn write_marks(&mut self) {
+        let partitions: Vec<u32> = self.marks.written.keys().copied().collect();
+        if self.standing == Standing::Acting {
+            partitions.into_iter().for_each(|partition| self.write_mark(partition));
+        }
+    }
+
+    // ---- done
+
+    pub(super) fn on_watermark(&mut self, done: Vec<(Place, i64)>, after: Vec<ConnectionId>) {
+        let detached = std::mem::take(&mut self.marks.detached);
+        let waits: HashSet<ConnectionId> = after
+            .into_iter()
+            .filter(|connection| !detached.contains(connection) && self.by_connection.contains_key(connection))
+            .collect();
+        self.marks.held = Some((done, waits));
+        self.release_done();
+    }
+
+    /// A session's explicit position is in the queue (W3, W4), or it is gone.
+    pub(super) fn detached(&mut self, connection: ConnectionId) {
+        self.marks.detached.insert(connection);
+        if let Some((_, waits)) = &mut self.marks.held {
+            waits.remove(&connection);
+            self.release_done();
+        }
+    }
+
+    fn release_done(&mut self) {
+        if let Some((done, _)) = self.marks.held.take_if(|(_, waits)| waits.is_empty()) {
+            self.marks.done = done;
+            self.write_marks();
+        }
+    }
+
+    // ---- tokens
+
+    pub(super) fn tick_marks(&mut self) {
+        if matches!(self.standing, Standing::Replaying | Standing::Over) {
+            return;
+        }
+        self.accept_sample();
+        if !self.marks.asking && self.marks.sample.is_none() && self.now_ms >= self.marks.next_ask_ms {
+            self.marks.asking = true;
+            self.marks.next_ask_ms = self.now_ms + self.limits.tokens_ms;
+            let ask = self.next_ask();
+            self.asks.insert(ask, Asked::Tokens);
+            self.effects.push(Effect::AskEnds { ask });
+        }
+    }
+
+    pub(super) fn on_token_ends(&mut self, ends: &[Origin]) {
+        self.marks.asking = false;
+        if ends.is_empty() {
+            return;
+        }
+        let ended = self.marks.tick;
+        self.marks.tick += 1;
+        self.routes.tick().store(self.marks.tick, Ordering::Release);
+        let sample = ends.iter().map(|end| (end.place, end.offset)).collect();
+        self.marks.sample = Some((ended, sample));
+        self.accept_sample();
+    }
+
+    /// Q5: the sample may be written once no token of its tick or before is unreleased and unrecorded.
+    fn accept_sample(&mut self) {
+        let Some((tick, _)) = &self.marks.sample else { return };
+        let tick = *tick;
+        let mut clear = !self.marks.stuck;
+        for owned in self.owned.values() {
+            if let Some(port) = &owned.port {
+                if port.mailbox.oldest_token_tick() <= tick {
+                    clear = false;
+                    if owned.stage == Stage::Serving {
+                        self.effects.push(port.tell(Notice::Tick));
+                    }
+                }
+            } else if owned.parting.is_some() {
+                clear = false;
+            }
+        }
+        if clear && let Some((_, sample)) = self.marks.sample.take() {
+            self.marks.tokens = sample;
+            self.write_marks();
+        }
+    }
+
+    /// A connection's appends ended with an unknown one.
+    pub(super) fn token_lost(&mut self) {
+        self.marks.stuck = true;
+    }
+}

@@ -1,0 +1,523 @@
+//! The actor that owns this node's sessions: it reads `mqtt.sessions` and `mqtt.cluster`, claims, writes every record of
+//! a session and says when it was read back, fences dead nodes and acts for absent clients.
+//!
+//! All of its decisions are [`core::Core`]'s, a value; here they are carried out.
+
+mod claiming;
+mod cluster;
+mod commands;
+mod core;
+mod effect;
+mod fights;
+mod keeping;
+mod looking;
+mod marks;
+mod owned;
+mod parting;
+mod replay;
+mod take_over;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+pub use self::commands::StewardHandle;
+use self::commands::{Command, Commands};
+use self::core::Core;
+pub use self::core::{Identity, Limits};
+use self::effect::{Effect, Input, Log};
+use self::replay::Replay;
+use super::writer::{AckRouter, NOBODY, Writer};
+use crate::clock;
+use crate::journal::{
+    Batch, Isolation, NotTaken, Offset, Partition, SharedJournal, Tail, TailEvent, Ticket, TopicIndex,
+};
+use crate::ledger::ids::{Incarnation, Nonce, Origin, Place, Token, topic_number};
+use crate::ledger::rules::Rules;
+use crate::ledger::state::Will;
+use crate::message::{self, RecordRef};
+use crate::ops::tasks;
+use crate::route::mapping::Mapping;
+use crate::route::partition::partition_of;
+use crate::session::OwnedPublish;
+
+/// Tickets of the steward's appends.
+pub(super) const STEWARD: u64 = u64::MAX - 2;
+/// Answers of the journal that may wait.
+const ANSWERS_MAX: usize = 64;
+/// The core's clock ticks.
+const TICK_MS: u64 = 250;
+/// Bytes of one read of a look-up.
+const SCAN_BYTES_MAX: usize = 1024 * 1024;
+/// A question that failed is asked again after so long.
+const ASK_AGAIN_MS: u64 = 200;
+/// A fence may take so long before it is tried again.
+const FENCE_MS_MAX: u64 = 20_000;
+
+/// What the actor is built from.
+pub struct Options {
+    /// Reads and writes here.
+    pub journal: SharedJournal,
+    /// Appends wills.
+    pub writer: Arc<Writer>,
+    /// Brings the outcomes of connections that are gone.
+    pub router: Arc<AckRouter>,
+    /// Topic → kafka topic and key.
+    pub mapping: Arc<Mapping>,
+    /// `mqtt.sessions`.
+    pub sessions: TopicIndex,
+    /// `mqtt.cluster`.
+    pub cluster: TopicIndex,
+    /// Every kafka topic that a node may write.
+    pub topics: u16,
+    /// Times and bounds.
+    pub limits: Limits,
+    /// All of them; a simulation leaves one out to see what happens.
+    pub rules: Rules,
+    /// Who this node is.
+    pub identity: Identity,
+    /// Of the nonces.
+    pub seed: u64,
+    /// Set while nothing may be appended.
+    pub suspended: Arc<AtomicBool>,
+    /// Counts the samples that tokens are compared with.
+    pub token_tick: Arc<AtomicU32>,
+    /// Called once when this incarnation is over.
+    pub on_exit: Box<dyn Fn(&'static str) + Send>,
+    /// Told when the ledgers were replayed and the node may serve.
+    pub on_ready: Option<oneshot::Sender<()>>,
+}
+
+/// Whose end was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// A will's partition; the key of its session.
+    Will(u64),
+    /// The sample for W's tokens.
+    Tokens,
+}
+
+/// Where topics live.
+struct Routes {
+    journal: SharedJournal,
+    mapping: Arc<Mapping>,
+    token_tick: Arc<AtomicU32>,
+}
+
+impl Routes {
+    fn of_topic(&self, topic: &str) -> Option<(Partition, Place)> {
+        let (mapped, key) = self.mapping.to_kafka(topic);
+        let topic = TopicIndex(mapped.0);
+        let partitions = self.journal.partitions(topic);
+        if partitions == 0 {
+            return None;
+        }
+        let partition = Partition { topic, number: partition_of(&key, partitions) };
+        Some((partition, self.place_of(partition)?))
+    }
+
+    fn place_of(&self, partition: Partition) -> Option<Place> {
+        let topic = topic_number(self.journal.topic_id(partition.topic)?);
+        Some(Place { topic, partition: partition.number })
+    }
+
+    fn partition_of(&self, place: Place) -> Option<Partition> {
+        self.message_partitions().into_iter().find(|partition| self.place_of(*partition) == Some(place))
+    }
+
+    fn place_of_will(&self, will: &Will) -> Option<Place> {
+        let publish = OwnedPublish::from_frame(will.publish.clone());
+        let topic = publish.publish()?.topic.to_owned();
+        self.of_topic(&topic).map(|(_, place)| place)
+    }
+
+    /// Every partition of every kafka topic with messages.
+    fn message_partitions(&self) -> Vec<Partition> {
+        let topics = u16::try_from(self.mapping.kafka_topics().len()).unwrap_or(u16::MAX);
+        let of = |topic| {
+            let topic = TopicIndex(topic);
+            (0..self.journal.partitions(topic)).map(move |number| Partition { topic, number })
+        };
+        (0..topics).flat_map(of).collect()
+    }
+
+    fn tick(&self) -> &AtomicU32 {
+        &self.token_tick
+    }
+}
+
+/// What the journal answered.
+enum Answer {
+    Ends { ask: u64, ends: Vec<Origin> },
+    Scanned { scan: u64, found: Vec<Token> },
+    Fenced { incarnation: Incarnation, everywhere: bool },
+    Replay(Vec<(Partition, crate::journal::Ends)>),
+}
+
+/// The queue of a steward that is about to be started: the journal needs it before the steward can have the journal.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    commands: Arc<Commands>,
+}
+
+impl Prepared {
+    /// What the rest of the node speaks to.
+    pub fn handle(&self) -> StewardHandle {
+        StewardHandle::new(Arc::clone(&self.commands))
+    }
+
+    /// Starts the actor.
+    pub fn start(self, options: Options) {
+        let (answers_to, answers) = mpsc::channel(ANSWERS_MAX);
+        let steward = Steward::new(options, answers_to);
+        tasks::spawn("steward", run(steward, self.commands, answers));
+    }
+}
+
+async fn run(mut steward: Steward, commands: Arc<Commands>, mut answers: mpsc::Receiver<Answer>) {
+    let journal = Arc::clone(&steward.journal);
+    let mut tail = journal.tail(Isolation::ReadUncommitted);
+    let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    steward.ask_replay();
+    loop {
+        let has_unsent = !steward.unsent.is_empty();
+        tokio::select! {
+            biased;
+            event = tail.next() => steward.on_tail(&event, &mut *tail),
+            Some(answer) = answers.recv() => steward.on_answer(answer, &mut *tail),
+            batch = commands.take() => match batch {
+                Some(batch) => batch.into_iter().for_each(|command| steward.on_command(command)),
+                None => return,
+            },
+            () = journal.room(), if has_unsent => {}
+            _ = ticks.tick() => steward.on_tick(),
+        }
+        steward.perform();
+        commands.set_owned(steward.core.owned.len());
+    }
+}
+
+struct Steward {
+    core: Core,
+    journal: SharedJournal,
+    writer: Arc<Writer>,
+    router: Arc<AckRouter>,
+    routes: Arc<Routes>,
+    sessions: TopicIndex,
+    cluster: TopicIndex,
+    topics: u16,
+    suspended: Arc<AtomicBool>,
+    on_exit: Box<dyn Fn(&'static str) + Send>,
+    on_ready: Option<oneshot::Sender<()>>,
+    answers_to: mpsc::Sender<Answer>,
+    replay: Replay,
+    /// Appends that found no room, oldest first.
+    unsent: VecDeque<Effect>,
+    started: Instant,
+}
+
+impl Steward {
+    fn new(options: Options, answers_to: mpsc::Sender<Answer>) -> Self {
+        let Options {
+            journal, writer, router, mapping, sessions, cluster, topics, limits, rules, identity, seed, ..
+        } = options;
+        let routes =
+            |journal| Routes { journal, mapping: Arc::clone(&mapping), token_tick: Arc::clone(&options.token_tick) };
+        let partitions = journal.partitions(sessions);
+        let core = Core::new(identity, limits, rules, partitions, routes(Arc::clone(&journal)), seed);
+        Self {
+            core,
+            writer,
+            router,
+            routes: Arc::new(routes(Arc::clone(&journal))),
+            sessions,
+            cluster,
+            topics,
+            suspended: options.suspended,
+            on_exit: options.on_exit,
+            on_ready: options.on_ready,
+            answers_to,
+            replay: Replay::default(),
+            unsent: VecDeque::new(),
+            started: clock::now(),
+            journal,
+        }
+    }
+
+    fn set_now(&mut self) {
+        let now = clock::now().saturating_duration_since(self.started);
+        self.core.set_now(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+    }
+
+    fn on_tick(&mut self) {
+        self.set_now();
+        self.core.on_tick();
+    }
+
+    fn on_command(&mut self, command: Command) {
+        self.set_now();
+        self.core.command(command);
+    }
+
+    // ---- the tail
+
+    fn log_of(&self, topic: TopicIndex) -> Log {
+        if topic == self.cluster { Log::Cluster } else { Log::Sessions }
+    }
+
+    fn on_tail(&mut self, event: &TailEvent, tail: &mut dyn Tail) {
+        self.set_now();
+        match event {
+            TailEvent::Batch(batch) => {
+                self.on_batch(batch);
+                self.progress(batch.partition, batch.next_offset);
+            }
+            TailEvent::Progress { partition, next, ends: _ } => self.progress(*partition, *next),
+            TailEvent::PartitionsAdded { topic, partitions } => {
+                tracing::error!(
+                    ?topic,
+                    partitions,
+                    "a state kafka topic has more partitions: they are frozen, the new ones are not used"
+                );
+            }
+            TailEvent::BelowLogStart { .. }
+            | TailEvent::Rewound { .. }
+            | TailEvent::Recreated { .. }
+            | TailEvent::Gap { .. } => {
+                tracing::error!(
+                    ?event,
+                    "a state kafka topic lost its place: every session is dropped and the log is read again"
+                );
+                self.lose(tail);
+            }
+        }
+    }
+
+    fn on_batch(&mut self, batch: &Batch) {
+        let log = self.log_of(batch.partition.topic);
+        for record in batch {
+            let Some(key) = record.key else { continue };
+            self.core.handle(Input::Record {
+                log,
+                partition: batch.partition.number,
+                offset: record.offset.0,
+                append_ms: record.timestamp_ms,
+                key,
+                value: record.value(),
+            });
+        }
+    }
+
+    fn progress(&mut self, partition: Partition, next: Offset) {
+        if self.replay.on_progress(partition, next) {
+            self.on_replayed();
+        }
+    }
+
+    fn on_replayed(&mut self) {
+        self.core.on_replayed();
+        if let Some(ready) = self.on_ready.take() {
+            // Who started the node may have gone away.
+            let _ = ready.send(());
+        }
+    }
+
+    fn lose(&mut self, tail: &mut dyn Tail) {
+        for partition in self.replay.restart() {
+            tail.unfollow(partition);
+        }
+        self.core.on_lost();
+        self.ask_replay();
+    }
+
+    fn state_partitions(&self) -> Vec<Partition> {
+        let of = |topic| (0..self.journal.partitions(topic)).map(move |number| Partition { topic, number });
+        of(self.cluster).chain(of(self.sessions)).collect()
+    }
+
+    /// Where the state logs begin and end now: the replay is over when it comes to these ends.
+    fn ask_replay(&self) {
+        let (journal, answers_to, partitions) =
+            (Arc::clone(&self.journal), self.answers_to.clone(), self.state_partitions());
+        tasks::spawn("state ends", async move {
+            let ends = loop {
+                match journal.ends(&partitions).await {
+                    Ok(ends) => break ends,
+                    Err(error) => {
+                        tracing::debug!(%error, "the ends of the state logs are not known yet");
+                        tokio::time::sleep(Duration::from_millis(ASK_AGAIN_MS)).await;
+                    }
+                }
+            };
+            // An actor that is gone needs no answer.
+            let _ = answers_to.send(Answer::Replay(partitions.into_iter().zip(ends).collect())).await;
+        });
+    }
+
+    fn on_answer(&mut self, answer: Answer, tail: &mut dyn Tail) {
+        self.set_now();
+        match answer {
+            Answer::Ends { ask, ends } => self.core.handle(Input::Ends { ask, ends }),
+            Answer::Scanned { scan, found } => self.core.handle(Input::Scanned { scan, found }),
+            Answer::Fenced { incarnation, everywhere } => {
+                self.core.handle(Input::FencedAt { incarnation, everywhere });
+            }
+            Answer::Replay(ends) => {
+                for (partition, from) in self.replay.begin(&ends) {
+                    tail.follow(partition, from);
+                }
+                if self.replay.is_over_at_once() {
+                    self.on_replayed();
+                }
+            }
+        }
+    }
+
+    // ---- effects
+
+    fn perform(&mut self) {
+        while let Some(effect) = self.unsent.pop_front() {
+            if !self.try_append(&effect) {
+                self.unsent.push_front(effect);
+                break;
+            }
+        }
+        for effect in self.core.take_effects() {
+            match effect {
+                Effect::Append { .. } | Effect::AppendWill { .. } => {
+                    if !self.unsent.is_empty() || !self.try_append(&effect) {
+                        self.unsent.push_back(effect);
+                    }
+                }
+                Effect::Tell { mailbox, notice } => mailbox.post(notice),
+                Effect::AskEnds { ask } => self.ask_ends(ask),
+                Effect::Scan { scan, partition, from, nonces } => self.scan(scan, partition, from, nonces),
+                Effect::Fence { incarnation, producer_id } => self.fence(incarnation, producer_id),
+                Effect::Drained(connection) => self.router.end_draining(connection),
+                Effect::Suspend(suspended) => {
+                    self.suspended.store(suspended, Ordering::Release);
+                    self.writer.on_suspended();
+                }
+                Effect::Exit { why } => (self.on_exit)(why),
+            }
+        }
+    }
+
+    /// False if there was no room.
+    fn try_append(&self, effect: &Effect) -> bool {
+        let result = match effect {
+            Effect::Append { sequence, log, partition, key, value } => {
+                let topic = match log {
+                    Log::Sessions => self.sessions,
+                    Log::Cluster => self.cluster,
+                };
+                let partition = Partition { topic, number: *partition };
+                let record =
+                    RecordRef { key: Some(key), value: value.as_deref(), headers: &[], timestamp_ms: clock::wall_ms() };
+                let owner = if *sequence == 0 { NOBODY } else { STEWARD };
+                self.journal.append(Ticket { owner, sequence: *sequence }, partition, &record)
+            }
+            Effect::AppendWill { sequence, publish, token, publisher } => {
+                self.writer.append_will(Ticket { owner: STEWARD, sequence: *sequence }, publish, *token, publisher)
+            }
+            Effect::Tell { .. }
+            | Effect::AskEnds { .. }
+            | Effect::Scan { .. }
+            | Effect::Fence { .. }
+            | Effect::Drained(_)
+            | Effect::Suspend(_)
+            | Effect::Exit { .. } => Ok(()),
+        };
+        match result {
+            Ok(()) => true,
+            Err(NotTaken::Full) => false,
+            Err(error) => {
+                tracing::error!(%error, "a state record could not be appended");
+                true
+            }
+        }
+    }
+
+    fn ask_ends(&self, ask: u64) {
+        let (journal, answers_to, routes) =
+            (Arc::clone(&self.journal), self.answers_to.clone(), Arc::clone(&self.routes));
+        tasks::spawn("message ends", async move {
+            let partitions = routes.message_partitions();
+            let ends = loop {
+                match journal.ends(&partitions).await {
+                    Ok(ends) => break ends,
+                    Err(error) => {
+                        tracing::debug!(%error, "the ends of the message partitions are not known yet");
+                        tokio::time::sleep(Duration::from_millis(ASK_AGAIN_MS)).await;
+                    }
+                }
+            };
+            let origin = |(partition, ends): (&Partition, &crate::journal::Ends)| {
+                Some(Origin { place: routes.place_of(*partition)?, offset: ends.high_watermark.0 })
+            };
+            let ends = partitions.iter().zip(&ends).filter_map(origin).collect();
+            // An actor that is gone needs no answer.
+            let _ = answers_to.send(Answer::Ends { ask, ends }).await;
+        });
+    }
+
+    fn scan(&self, scan: u64, partition: Partition, from: i64, nonces: Vec<Nonce>) {
+        let (journal, answers_to) = (Arc::clone(&self.journal), self.answers_to.clone());
+        tasks::spawn("token look-up", async move {
+            let found = look_through(&journal, partition, Offset(from), &nonces).await;
+            // An actor that is gone needs no answer.
+            let _ = answers_to.send(Answer::Scanned { scan, found }).await;
+        });
+    }
+
+    fn fence(&self, incarnation: Incarnation, producer_id: i64) {
+        let (journal, answers_to) = (Arc::clone(&self.journal), self.answers_to.clone());
+        let of = |topic: u16| {
+            let topic = TopicIndex(topic);
+            (0..self.journal.partitions(topic)).map(move |number| Partition { topic, number })
+        };
+        let partitions: Vec<Partition> = (0..self.topics).flat_map(of).collect();
+        tasks::spawn("fence", async move {
+            let results = journal.fence(producer_id, &partitions, Duration::from_millis(FENCE_MS_MAX)).await;
+            let failed = results.iter().find_map(|result| result.as_ref().err());
+            if let Some(error) = failed {
+                tracing::warn!(%incarnation, %error, "a dead node is not fenced everywhere yet");
+            } else {
+                tracing::info!(%incarnation, "a dead node is fenced in every partition");
+            }
+            // An actor that is gone needs no answer.
+            let _ = answers_to.send(Answer::Fenced { incarnation, everywhere: failed.is_none() }).await;
+        });
+    }
+}
+
+/// The tokens of `nonces` from `from` to the high watermark as it is now, uncommitted records included.
+async fn look_through(journal: &SharedJournal, partition: Partition, from: Offset, nonces: &[Nonce]) -> Vec<Token> {
+    let mut found = Vec::new();
+    let mut next = from;
+    let mut end = None;
+    loop {
+        let answer = match journal.read(partition, next, SCAN_BYTES_MAX, Isolation::ReadUncommitted).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(%error, ?partition, "a look-up waits");
+                tokio::time::sleep(Duration::from_millis(ASK_AGAIN_MS)).await;
+                continue;
+            }
+        };
+        let end = *end.get_or_insert(answer.ends.high_watermark);
+        for record in answer.batches.iter().flatten() {
+            let token = message::token(record.headers()).and_then(Token::from_bytes);
+            found.extend(token.filter(|token| nonces.contains(&token.nonce)));
+        }
+        if answer.next >= end || answer.next <= next && answer.batches.is_empty() {
+            return found;
+        }
+        next = answer.next.max(next);
+    }
+}
