@@ -13,7 +13,8 @@
 //!   possible. A broken variant that passes is as bad as a good one that fails: then the model no longer sees what it
 //!   was written to see.
 //!
-//! To see a counterexample, state a number of steps that is wrong. Nothing here uses the library.
+//! To see a counterexample, state a number of steps that is wrong. After a change of a rule run the larger bounds too:
+//! `cargo test --test models -- --include-ignored`. Nothing here uses the library.
 
 mod search;
 mod small;

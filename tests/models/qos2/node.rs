@@ -1,13 +1,14 @@
 //! What a node does: Q1 to Q5.
 
 use super::Variant::{
-    CarriedForgets, Dup0IsNew, Dup1IsDuplicate, LazyRelease, MarkBeforeLookUp, MarkBeforeReadBack, MarkFifo,
-    MarkIgnoresUnresolved, NoFence, NoLookUp, PubrelUnrecorded, ReadCommitted,
+    CarriedForgets, CarriedMarkAsNow, CarriedMarkAtInheritance, Dup0IsNew, Dup1IsDuplicate, LazyRelease, MarkFifo,
+    NoFence, NoLookUp, PubrelUnrecorded, ReadCommitted,
 };
+use super::inherited;
+use super::marks::{mark_of, superseded_at};
 use super::{
     Answer, Append, Inbound, Lower, Packet, Pending, Phase, Qos2, Record, Server, State, Token, Variant, Written,
 };
-use super::{inherited, mark_of};
 use crate::search::Steps;
 use crate::small::List;
 
@@ -112,11 +113,18 @@ impl Node<'_> {
         let mut inbound = Inbound::default();
         let found = inherited(log.before(at + 1));
         if let Some((epoch, theirs)) = found {
-            let look_from = theirs.look_from.max(mark_of(log.before(at + 1), epoch));
+            let until = if self.model.carries() && !self.is(CarriedMarkAtInheritance) {
+                superseded_at(&log, epoch)
+            } else {
+                at + 1
+            };
+            let whose = if self.model.carries() { self.model.host_of(&log, epoch) } else { epoch };
+            let mark = mark_of(log.before(until), whose);
+            let look_from = theirs.look_from.max(mark);
             inbound = Inbound { look_from, ..theirs };
             if self.model.carries() {
                 let older = if self.is(CarriedForgets) { List::default() } else { theirs.lower };
-                inbound.lower = older.with(Lower { epoch, look_from: theirs.look_from });
+                inbound.lower = older.with(Lower { epoch, look_from });
             }
         }
         if self.model.carries() {
@@ -177,7 +185,8 @@ impl Node<'_> {
         let (log, inbound) = (&self.state.log, self.server.inbound);
         if self.model.carries() {
             let lower = inbound.lower.iter().find(|lower| lower.epoch == epoch)?;
-            return Some(lower.look_from.max(mark_of(log, epoch)));
+            let later = if self.is(CarriedMarkAsNow) { mark_of(log, self.model.host_of(log, epoch)) } else { 0 };
+            return Some(lower.look_from.max(later));
         }
         // `mark_fifo`: W.tokens as it was at the own claim, else as it is now.
         let (of, _) = inherited(log.before(claim + 1))?;
@@ -190,22 +199,16 @@ impl Node<'_> {
         if self.model.marks == 0 {
             return;
         }
-        let own_set = Record::S { claim, version: server.version, inbound: server.inbound };
-        let written = state.log.contains(&own_set) || state.queues.at(self.me).contains(&own_set);
-        let is_back = server.recorded > server.version;
-        let trusted = is_back || self.is(MarkFifo) || self.is(MarkBeforeReadBack);
-        let covered = server.inbound.held.is_none() || (written && trusted);
-        let appending = matches!(server.pending, Some(Pending::Append { .. }));
-        let settled = !appending || self.is(MarkIgnoresUnresolved);
-        let free = server.looked || self.model.carries() || self.is(MarkBeforeLookUp);
-        let releasing = matches!(server.pending, Some(Pending::Release(_)));
         let tokens = state.messages.count();
         let rises = server.marked < self.model.marks && tokens > server.inbound.look_from;
-        if !releasing && rises && covered && settled && free {
-            let write = Some(Record::W { claim, tokens });
+        if rises && !self.model.carries() && self.model.may_be_passed(state, self.me, server) {
+            let write = Some(Record::W { of: claim, tokens });
             let marked = Server { marked: server.marked + 1, ..server };
             self.step("writes W.tokens", marked, Effects { write, ..Effects::default() });
         }
+        let own_set = Record::S { claim, version: server.version, inbound: server.inbound };
+        let written = state.log.contains(&own_set) || state.queues.at(self.me).contains(&own_set);
+        let is_back = server.recorded > server.version;
         if server.pending.is_none() && server.inbound.held.is_some() && !written && is_back {
             let version = server.version + 1;
             let write = Some(Record::S { claim, version, inbound: server.inbound });
