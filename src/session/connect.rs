@@ -4,7 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use super::outgoing::ConnAckParts;
 use super::will::OwnedPublish;
-use super::{CloseCause, Effect, Effects, Identity, Outgoing, PartCause, Phase, Session, Wish, WishedWill};
+use super::{CloseCause, Effect, Effects, Outgoing, PartCause, Phase, Session, Wish, WishedWill};
 use crate::mqtt::decode::DecodeError;
 use crate::mqtt::packet::{Connect, Disconnect, ProtocolVersion, Will};
 use crate::mqtt::{ClientId, ReasonCode};
@@ -13,7 +13,7 @@ use crate::mqtt::{ClientId, ReasonCode};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
     /// Largest packet it takes, bytes.
-    pub(super) packet_bytes_max: usize,
+    pub(super) packet_bytes_max: u32,
     /// Seconds that it asked the session to outlive the connection.
     asked_expiry_s: u32,
     /// The keep-alive, seconds, where it is another than it asked for.
@@ -23,7 +23,7 @@ pub(super) struct Peer {
 
 impl Default for Peer {
     fn default() -> Self {
-        Self { packet_bytes_max: usize::MAX, asked_expiry_s: 0, keep_alive_granted_s: None, assigned_client_id: false }
+        Self { packet_bytes_max: u32::MAX, asked_expiry_s: 0, keep_alive_granted_s: None, assigned_client_id: false }
     }
 }
 
@@ -64,11 +64,10 @@ impl Session {
             return Err(ReasonCode::QuotaExceeded);
         }
         let client_id = self.client_id_of(connect)?;
-        self.identity = Identity::Known(client_id.clone());
+        self.client_id = Some(client_id.clone());
         let will = connect.will.as_ref().map(|will| self.take_will(will)).transpose()?;
         self.deliveries.open_window(connect.properties.receive_maximum, self.settings.deliver_window_max);
-        self.peer.packet_bytes_max =
-            connect.properties.maximum_packet_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+        self.peer.packet_bytes_max = connect.properties.maximum_packet_bytes.unwrap_or(u32::MAX);
         // A 3.x session without the clean flag has no end of its own.
         self.peer.asked_expiry_s = match connect.version {
             ProtocolVersion::V31 | ProtocolVersion::V311 if connect.clean_start => 0,
@@ -100,9 +99,8 @@ impl Session {
             if !may_assign {
                 return Err(ReasonCode::ClientIdentifierNotValid);
             }
-            let Identity::Unknown(nonce) = self.identity else { return Err(ReasonCode::ProtocolError) };
             self.peer.assigned_client_id = true;
-            let assigned = format!("mr-{:032x}", u128::from_be_bytes(nonce));
+            let assigned = format!("mr-{:032x}", u128::from_be_bytes(self.nonce.0));
             return ClientId::parse(&assigned, usize::MAX).map_err(invalid);
         }
         let too_long_for_v31 =

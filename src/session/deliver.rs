@@ -215,7 +215,7 @@ impl Session {
             Recognised::Done => {}
             // Its delivery began before: it does not expire any more [MQTT-3.3.2-5].
             Recognised::Sent(packet_id, qos) => {
-                self.send_again(packet_id, Delivery { qos, ..delivery }, wall_ms, effects)
+                self.send_again(packet_id, Delivery { qos, ..delivery }, wall_ms, effects);
             }
             Recognised::New if delivery.message.is_expired(wall_ms) => effects.push(Effect::Dropped(Drop::Expired)),
             Recognised::New => match delivery.qos {

@@ -12,9 +12,9 @@
 
 use std::sync::Arc;
 
-use super::hold_back::{HeldBack, Kind};
+use super::hold_back::{HeldBack, HoldBack, Kind};
 use super::look_up;
-use super::publish::{AckQueue, NOT_WRITABLE, answer};
+use super::publish::{AckQueue, NOT_WRITABLE, Rare, answer};
 use super::{AppendOutcome, CloseCause, Effect, Effects, Outgoing, Outstanding, Phase, Session};
 use crate::ledger::ids::{Place, Token};
 use crate::ledger::state::{Inbound as InboundState, Unresolved};
@@ -111,6 +111,11 @@ impl ExactlyOnce {
         state
     }
 
+    /// Whether nothing was ever in here that must be remembered.
+    pub(super) fn is_unused(&self) -> bool {
+        self.numbers == 0 && self.owed.len() == 0 && self.exchanges.is_empty() && self.unresolved.is_empty()
+    }
+
     /// `PUBREC`s that are owed.
     pub(super) fn owed(&self) -> usize {
         self.owed.len()
@@ -194,7 +199,7 @@ impl Session {
         writable: bool,
         effects: &mut Effects,
     ) {
-        let exact = self.publishes.exact.get_or_insert_default();
+        let exact = self.publishes.exact_or_new();
         match exact.stage(packet_id) {
             // Its PUBREC is owed already.
             Some(Stage::HeldBack | Stage::Appending { .. }) => {}
@@ -225,11 +230,11 @@ impl Session {
         alias_topic: Option<Arc<str>>,
         effects: &mut Effects,
     ) {
-        let exact = self.publishes.exact.get_or_insert_default();
+        let Rare { hold, exact, .. } = &mut **self.publishes.rare.get_or_insert_default();
         // Q2: DUP proves nothing but that there may have been a first time.
         let in_doubt = publish.dup && !exact.unresolved.is_empty();
         let sequence = exact.owed.push(packet_id, None);
-        if in_doubt || self.publishes.hold.as_deref().is_some_and(|hold| hold.holds_back_qos2()) {
+        if in_doubt || hold.as_ref().is_some_and(HoldBack::holds_back_qos2) {
             let Some(held) =
                 HeldBack::new(sequence, Kind::exactly_once(packet_id, in_doubt), publish, alias_topic.as_deref())
             else {
@@ -237,7 +242,7 @@ impl Session {
                 return;
             };
             exact.set(packet_id, Stage::HeldBack, true);
-            self.publishes.hold.get_or_insert_default().push(held);
+            hold.get_or_insert_default().push(held);
             self.ask(effects);
             return;
         }
@@ -247,7 +252,7 @@ impl Session {
 
     /// Q1: every append has its own token.
     pub(super) fn begin_append(&mut self, packet_id: PacketId) -> Token {
-        let exact = self.publishes.exact.get_or_insert_default();
+        let exact = self.publishes.exact_or_new();
         exact.numbers += 1;
         let number = exact.numbers;
         exact.set(packet_id, Stage::Appending { number, tick: self.tick }, true);
@@ -255,7 +260,7 @@ impl Session {
     }
 
     pub(super) fn on_appended_exactly_once(&mut self, sequence: u64, outcome: AppendOutcome, effects: &mut Effects) {
-        let Some(exact) = self.publishes.exact.as_deref_mut() else { return };
+        let Some(exact) = self.publishes.exact_mut() else { return };
         let Some(packet_id) = exact.owed.decide(sequence, outcome) else { return };
         if let Some(Stage::Appending { tick, .. }) = exact.stage(packet_id) {
             match outcome {
@@ -275,7 +280,7 @@ impl Session {
         if self.phase != Phase::Connected {
             return;
         }
-        let Some(exact) = self.publishes.exact.as_deref_mut() else { return };
+        let Some(exact) = self.publishes.exact_mut() else { return };
         while let Some((packet_id, outcome)) = exact.owed.front_decided() {
             let Some(reason) = answer(outcome, self.version) else {
                 self.fail(CloseCause::AppendFailed, ReasonCode::ServerBusy, effects);
@@ -287,39 +292,35 @@ impl Session {
     }
 
     pub(super) fn on_pubrel(&mut self, packet_id: PacketId, effects: &mut Effects) {
-        let exact = self.publishes.exact.as_deref_mut();
-        match exact.as_deref().and_then(|exact| exact.stage(packet_id)) {
+        let exact = self.publishes.exact_mut();
+        match exact.as_ref().and_then(|exact| exact.stage(packet_id)) {
             // PUBREL before PUBREC [MQTT-4.3.3-6].
             Some(Stage::HeldBack | Stage::Appending { .. }) => self.protocol_error(ReasonCode::ProtocolError, effects),
             // PUBCOMP comes with the record.
             Some(Stage::Releasing { .. }) => {}
             Some(Stage::Held(_)) => self.release_inbound(packet_id, effects),
-            None => match exact.filter(|exact| !exact.unresolved.is_empty()) {
-                // Q4: an earlier node sent PUBREC for it.
-                Some(exact) => {
+            None => {
+                if let Some(exact) = exact.filter(|exact| !exact.unresolved.is_empty()) {
+                    // Q4: an earlier node sent PUBREC for it.
                     look_up::release(&mut exact.unresolved, packet_id);
                     self.release_inbound(packet_id, effects);
-                }
-                None => {
+                } else {
                     let reason = ReasonCode::PacketIdentifierNotFound;
                     effects.push(Effect::Send(Outgoing::PubComp { packet_id, reason }));
                 }
-            },
+            }
         }
     }
 
     /// Q3: the release is recorded, then told.
     fn release_inbound(&mut self, packet_id: PacketId, effects: &mut Effects) {
-        let Some(exact) = self.publishes.exact.as_deref_mut() else { return };
-        match self.durable.as_deref_mut().filter(|durable| durable.is_durable()) {
-            Some(durable) => {
-                let version = durable.inbound.write();
-                exact.set(packet_id, Stage::Releasing { version }, false);
-            }
-            None => {
-                exact.end(packet_id);
-                effects.push(Effect::Send(Outgoing::PubComp { packet_id, reason: ReasonCode::Success }));
-            }
+        let Some(exact) = self.publishes.exact_mut() else { return };
+        if let Some(durable) = self.durable.as_deref_mut().filter(|durable| durable.is_durable()) {
+            let version = durable.inbound.write();
+            exact.set(packet_id, Stage::Releasing { version }, false);
+        } else {
+            exact.end(packet_id);
+            effects.push(Effect::Send(Outgoing::PubComp { packet_id, reason: ReasonCode::Success }));
         }
     }
 
@@ -328,7 +329,7 @@ impl Session {
         if self.phase != Phase::Connected {
             return;
         }
-        let (Some(exact), Some(durable)) = (self.publishes.exact.as_deref_mut(), self.durable.as_deref()) else {
+        let (Some(exact), Some(durable)) = (self.publishes.exact_mut(), self.durable.as_deref()) else {
             return;
         };
         let is_complete = |exchange: &Exchange| match exchange.stage {
@@ -344,7 +345,7 @@ impl Session {
 
     /// What lower nonces said when they ended.
     pub(super) fn learn_ended(&mut self, ended: &[(crate::ledger::ids::Nonce, Option<InboundState>)]) {
-        if let Some(exact) = self.publishes.exact.as_deref_mut() {
+        if let Some(exact) = self.publishes.exact_mut() {
             let found = look_up::settle(&mut exact.unresolved, ended);
             self.take_found(found);
         }
@@ -352,7 +353,7 @@ impl Session {
 
     /// What a look-up found.
     pub(super) fn learn_looked(&mut self, place: Place, tokens: &[Token]) {
-        if let Some(exact) = self.publishes.exact.as_deref_mut() {
+        if let Some(exact) = self.publishes.exact_mut() {
             let found = look_up::look(&mut exact.unresolved, place, tokens);
             self.take_found(found);
         }
@@ -360,13 +361,13 @@ impl Session {
 
     /// These ids are in the log and not released; what was held back under them is not appended.
     fn take_found(&mut self, found: Vec<PacketId>) {
-        let Some(exact) = self.publishes.exact.as_deref_mut() else { return };
+        let Some(Rare { hold, exact, .. }) = self.publishes.rare.as_deref_mut() else { return };
         for packet_id in found {
             match exact.stage(packet_id) {
                 None => exact.set(packet_id, Stage::Held(Recorded::Inherited), false),
                 Some(Stage::HeldBack) => {
                     exact.set(packet_id, Stage::Held(Recorded::Inherited), true);
-                    if let Some(sequence) = self.publishes.hold.as_deref_mut().and_then(|hold| hold.take(packet_id)) {
+                    if let Some(sequence) = hold.as_mut().and_then(|hold| hold.take(packet_id)) {
                         exact.owed.decide(sequence, AppendOutcome::Written);
                     }
                 }
@@ -385,7 +386,7 @@ impl Session {
 
     /// What holds the watermark of tokens back is recorded now.
     pub(super) fn on_tick(&mut self) {
-        let (Some(exact), Some(durable)) = (self.publishes.exact.as_deref(), self.durable.as_deref_mut()) else {
+        let (Some(exact), Some(durable)) = (self.publishes.exact(), self.durable.as_deref_mut()) else {
             return;
         };
         let recorded = durable.inbound;
@@ -404,6 +405,6 @@ impl Session {
     /// neither released nor read back as held: the node's watermark of tokens must not pass it (Q5).
     pub fn oldest_token_tick(&self) -> Option<u32> {
         let durable = self.durable.as_deref().filter(|durable| durable.is_durable())?;
-        self.publishes.exact.as_deref()?.oldest_tick(|version| durable.inbound.is_recorded(version))
+        self.publishes.exact()?.oldest_tick(|version| durable.inbound.is_recorded(version))
     }
 }

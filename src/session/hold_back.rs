@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::publish::Rare;
 use super::{Effect, Effects, OwnedPublish, Session};
 use crate::ledger::ids::{Nonce, Place, Token};
 use crate::ledger::state::Inbound as InboundState;
@@ -121,7 +122,7 @@ impl Session {
         alias_topic: Option<&str>,
         effects: &mut Effects,
     ) -> bool {
-        let Some(hold) = self.publishes.hold.as_deref_mut() else { return false };
+        let Some(hold) = self.publishes.hold_mut() else { return false };
         match hold.state {
             State::Open(_) => {}
             State::Late => {
@@ -131,15 +132,15 @@ impl Session {
             State::Settled => return false,
         }
         // What cannot be held fits no packet: the append refuses it.
-        let held = HeldBack::new(sequence, Kind::AtLeastOnce, publish, alias_topic);
-        let is_held = held.is_some();
-        hold.queue.extend(held);
-        is_held
+        let kept = HeldBack::new(sequence, Kind::AtLeastOnce, publish, alias_topic);
+        let is_kept = kept.is_some();
+        hold.queue.extend(kept);
+        is_kept
     }
 
     pub(super) fn on_settled(&mut self, ended: &[(Nonce, Option<InboundState>)], effects: &mut Effects) {
         self.learn_ended(ended);
-        if let Some(hold) = self.publishes.hold.as_deref_mut() {
+        if let Some(hold) = self.publishes.hold_mut() {
             hold.state = State::Settled;
         }
         self.tell_found(effects);
@@ -149,7 +150,7 @@ impl Session {
 
     pub(super) fn on_looked_up(&mut self, sequence: u64, place: Place, found: &[Token], effects: &mut Effects) {
         self.learn_looked(place, found);
-        for held in self.publishes.hold.iter_mut().flat_map(|hold| &mut hold.queue) {
+        for held in self.publishes.hold_mut().into_iter().flat_map(|hold| &mut hold.queue) {
             if let Kind::ExactlyOnce(_, doubt) = &mut held.kind
                 && *doubt == Doubt::Asked(sequence)
             {
@@ -161,7 +162,7 @@ impl Session {
     }
 
     pub(super) fn on_late(&mut self, effects: &mut Effects) {
-        if let Some(hold) = self.publishes.hold.as_deref_mut() {
+        if let Some(hold) = self.publishes.hold_mut() {
             hold.state = State::Late;
         }
         self.append_held_back(effects);
@@ -169,10 +170,7 @@ impl Session {
 
     /// Asks for what is in doubt, once for each topic.
     pub(super) fn ask(&mut self, effects: &mut Effects) {
-        let (Some(hold), Some(exact)) = (self.publishes.hold.as_deref_mut(), self.publishes.exact.as_deref_mut())
-        else {
-            return;
-        };
+        let Some(Rare { hold: Some(hold), exact, .. }) = self.publishes.rare.as_deref_mut() else { return };
         if hold.state != State::Settled {
             return;
         }
@@ -187,16 +185,16 @@ impl Session {
                     asked.push((topic.to_owned(), sequence));
                     Doubt::Asked(sequence)
                 }
-                Doubt::Open => match asked.iter().find(|(asked, _)| asked == topic) {
-                    Some(&(_, sequence)) => Doubt::Asked(sequence),
-                    None => {
+                Doubt::Open => {
+                    let known = asked.iter().find(|(asked, _)| asked == topic).map(|&(_, sequence)| sequence);
+                    Doubt::Asked(known.unwrap_or_else(|| {
                         let sequence = exact.next_look_up();
                         let unresolved = exact.unresolved().to_vec();
                         effects.push(Effect::LookUp { sequence, topic: topic.into(), unresolved });
                         asked.push((topic.to_owned(), sequence));
-                        Doubt::Asked(sequence)
-                    }
-                },
+                        sequence
+                    }))
+                }
             };
             held.kind = Kind::ExactlyOnce(packet_id, doubt);
         }
@@ -204,7 +202,7 @@ impl Session {
 
     /// Appends, in their order, what need not wait any more.
     fn append_held_back(&mut self, effects: &mut Effects) {
-        let Some(mut hold) = self.publishes.hold.take() else { return };
+        let Some(mut hold) = self.publishes.rare.as_deref_mut().and_then(|rare| rare.hold.take()) else { return };
         let mut exactly_once_waits = hold.state != State::Settled;
         for held in std::mem::take(&mut hold.queue) {
             let token = match held.kind {
@@ -228,8 +226,10 @@ impl Session {
             let HeldBack { sequence, publish, .. } = held;
             effects.push(Effect::AppendKept { sequence, publish, token });
         }
-        if !(hold.state == State::Settled && hold.queue.is_empty()) {
-            self.publishes.hold = Some(hold);
+        if hold.state == State::Settled && hold.queue.is_empty() {
+            self.publishes.shrink();
+        } else {
+            self.publishes.rare.get_or_insert_default().hold = Some(hold);
         }
     }
 }

@@ -62,22 +62,14 @@ pub enum Phase {
     Closed,
 }
 
-/// Who the client is.
-#[derive(Debug)]
-enum Identity {
-    /// Before CONNECT: random bytes, of which a client id is made if the client wants one assigned.
-    Unknown([u8; 16]),
-    /// Since CONNECT.
-    Known(ClientId),
-}
-
 /// One connection's session, for as long as it is this connection's.
 #[derive(Debug)]
 pub struct Session {
     settings: Arc<Settings>,
     phase: Phase,
     version: ProtocolVersion,
-    identity: Identity,
+    /// Since CONNECT.
+    client_id: Option<ClientId>,
     /// One and a half times the keep-alive, [MQTT-3.1.2-22].
     silence_ms_max: Option<NonZeroU32>,
     heard_at: Instant,
@@ -86,7 +78,7 @@ pub struct Session {
     deliveries: deliver::Outbound,
     subscriptions: subscribe::Subscriptions,
     durable: Option<Box<record::Durable>>,
-    /// Of the claim.
+    /// Of the claim. Before it, random bytes, of which a client id is made if the client wants one assigned.
     nonce: Nonce,
     claim: connect::Claim,
     /// How the connection ended; before that, how it ends if nobody says otherwise.
@@ -101,7 +93,7 @@ impl Session {
             settings,
             phase: Phase::AwaitConnect,
             version: ProtocolVersion::V311,
-            identity: Identity::Unknown(nonce.to_be_bytes()),
+            client_id: None,
             silence_ms_max: None,
             heard_at: now,
             peer: connect::Peer::default(),
@@ -109,7 +101,7 @@ impl Session {
             deliveries: deliver::Outbound::default(),
             subscriptions: subscribe::Subscriptions::default(),
             durable: None,
-            nonce: Nonce([0; 16]),
+            nonce: Nonce(nonce.to_be_bytes()),
             claim: connect::Claim::None,
             part: PartCause::Broken,
             tick: 0,
@@ -118,10 +110,7 @@ impl Session {
 
     /// The client id, once CONNECT was fine.
     pub fn client_id(&self) -> Option<&ClientId> {
-        match &self.identity {
-            Identity::Unknown(_) => None,
-            Identity::Known(client_id) => Some(client_id),
-        }
+        self.client_id.as_ref()
     }
 
     /// The connection's protocol version; `None` before CONNECT.
@@ -163,7 +152,8 @@ impl Session {
 
     /// Largest packet that the client takes, bytes.
     pub fn peer_frame_bytes_max(&self) -> usize {
-        self.peer.packet_bytes_max
+        // No packet is larger than that anyway.
+        usize::try_from(self.peer.packet_bytes_max).unwrap_or(usize::MAX)
     }
 
     /// Whether the client's next packet may be handled now. While false the socket is not read: a client that may not
@@ -244,7 +234,7 @@ impl Session {
             Phase::AwaitConnect => self.heard_at.checked_add(self.settings.connect_timeout()),
             Phase::Claiming => self.heard_at.checked_add(self.settings.claim_timeout()),
             Phase::Connected => {
-                let late_at = self.publishes.hold.as_deref().and_then(HoldBack::late_at);
+                let late_at = self.publishes.hold().and_then(HoldBack::late_at);
                 [self.silent_at(), late_at].into_iter().flatten().min()
             }
             Phase::Closed => None,

@@ -93,27 +93,63 @@ impl AckQueue {
     }
 }
 
-/// The client's publishes that are not complete. What is rare is in boxes.
+/// The client's publishes that are not complete.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
     /// `PUBACK`s.
     pub(super) acks: AckQueue,
-    aliases: Option<Box<Aliases>>,
-    /// While appends of earlier connections may land, or are looked for.
-    pub(super) hold: Option<Box<HoldBack>>,
-    /// Once there was QoS 2.
-    pub(super) exact: Option<Box<ExactlyOnce>>,
+    pub(super) rare: Option<Box<Rare>>,
 }
 
-type Aliases = Vec<Option<Arc<str>>>;
+/// What most sessions never have.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// By number.
+    aliases: Vec<Option<Arc<str>>>,
+    /// While appends of earlier connections may land, or are looked for.
+    pub(super) hold: Option<HoldBack>,
+    pub(super) exact: ExactlyOnce,
+}
 
 impl Inbound {
+    pub(super) fn exact(&self) -> Option<&ExactlyOnce> {
+        self.rare.as_deref().map(|rare| &rare.exact)
+    }
+
+    pub(super) fn exact_mut(&mut self) -> Option<&mut ExactlyOnce> {
+        self.rare.as_deref_mut().map(|rare| &mut rare.exact)
+    }
+
+    /// With room for QoS 2, from now on.
+    pub(super) fn exact_or_new(&mut self) -> &mut ExactlyOnce {
+        &mut self.rare.get_or_insert_default().exact
+    }
+
+    pub(super) fn hold(&self) -> Option<&HoldBack> {
+        self.rare.as_deref().and_then(|rare| rare.hold.as_ref())
+    }
+
+    pub(super) fn hold_mut(&mut self) -> Option<&mut HoldBack> {
+        self.rare.as_deref_mut().and_then(|rare| rare.hold.as_mut())
+    }
+
+    /// Most sessions have nothing rare again once all is settled.
+    pub(super) fn shrink(&mut self) {
+        if self
+            .rare
+            .as_deref()
+            .is_some_and(|rare| rare.hold.is_none() && rare.aliases.is_empty() && rare.exact.is_unused())
+        {
+            self.rare = None;
+        }
+    }
+
     /// Whether one more publish would pass the bound. MQTT 5 clients know it and are disconnected instead.
     pub(super) fn is_full(&self, version: ProtocolVersion, settings: &Settings) -> bool {
         match version {
             ProtocolVersion::V31 | ProtocolVersion::V311 => {
                 // What waits for the client's PUBREL does not count: it would never be read.
-                let owed = self.exact.as_deref().map_or(0, ExactlyOnce::owed);
+                let owed = self.exact().map_or(0, ExactlyOnce::owed);
                 self.acks.len() + owed >= usize::from(settings.receive_maximum.get())
             }
             ProtocolVersion::V5 => false,
@@ -122,19 +158,19 @@ impl Inbound {
 
     /// The state as its record has it.
     pub(super) fn inbound_state(&self) -> InboundState {
-        self.exact.as_deref().map(ExactlyOnce::state).unwrap_or_default()
+        self.exact().map(ExactlyOnce::state).unwrap_or_default()
     }
 
     /// Appends that have no outcome; what is held back has not been appended.
     pub(super) fn outstanding(&self) -> Vec<Outstanding> {
-        let is_held = |sequence| self.hold.as_deref().is_some_and(|hold| hold.has(sequence));
+        let is_held = |sequence| self.hold().is_some_and(|hold| hold.has(sequence));
         let once = self.acks.undecided().map(|(sequence, _)| Outstanding { sequence, token: None });
-        let exactly = self.exact.as_deref().into_iter().flat_map(ExactlyOnce::outstanding);
+        let exactly = self.exact().into_iter().flat_map(ExactlyOnce::outstanding);
         once.filter(|append| !is_held(append.sequence)).chain(exactly).collect()
     }
 
     pub(super) fn unknown(&self) -> usize {
-        self.acks.unknown() + self.exact.as_deref().map_or(0, ExactlyOnce::unknown)
+        self.acks.unknown() + self.exact().map_or(0, ExactlyOnce::unknown)
     }
 
     /// Resolves or learns a topic alias (MQTT5 §3.3.2.3.4). `Ok(None)`: the packet names the topic itself.
@@ -146,7 +182,7 @@ impl Inbound {
         if alias.get() > maximum {
             return Err(ReasonCode::TopicAliasInvalid);
         }
-        let aliases = self.aliases.get_or_insert_default();
+        let aliases = &mut self.rare.get_or_insert_default().aliases;
         let index = usize::from(alias.get() - 1);
         if aliases.len() <= index {
             aliases.resize(index + 1, None);
@@ -205,7 +241,7 @@ impl Session {
     fn check_publish(&self, publish: &Publish<'_>) -> Result<(), ReasonCode> {
         if let Some(packet_id) = publish.delivery.packet_id() {
             // [MQTT-3.3.4-9]; 3.x clients are not read any more before it comes to this, and bounded elsewhere.
-            let exact = self.publishes.exact.as_deref();
+            let exact = self.publishes.exact();
             let open = self.publishes.acks.len() + exact.map_or(0, |exact| exact.counted_besides(packet_id));
             if self.version == ProtocolVersion::V5 && open >= usize::from(self.settings.receive_maximum.get()) {
                 return Err(ReasonCode::ReceiveMaximumExceeded);

@@ -130,11 +130,11 @@ impl Session {
         if !settled {
             let wait_ms = self.settings.hold_back_ms;
             let late_at = (wait_ms < u32::MAX).then(|| now.checked_add(Duration::from_millis(u64::from(wait_ms))));
-            self.publishes.hold = Some(Box::new(HoldBack::new(late_at.flatten())));
+            self.publishes.rare.get_or_insert_default().hold = Some(HoldBack::new(late_at.flatten()));
         }
         let inbound = std::mem::take(&mut state.inbound);
         if !(inbound.held.is_empty() && inbound.unresolved.is_empty()) {
-            self.publishes.exact = Some(Box::new(ExactlyOnce::inherit(inbound)));
+            *self.publishes.exact_or_new() = ExactlyOnce::inherit(inbound);
         }
         self.send_connack(session_present, state.expiry_s, effects);
         if session_present || state.expiry_s > 0 || state.will.is_some() {

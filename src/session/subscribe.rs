@@ -102,10 +102,10 @@ impl Subscriptions {
 
     /// The answer that waits for the node under this id.
     fn find(&mut self, packet_id: PacketId, kind: Kind) -> Option<(usize, &mut Owed)> {
-        let is_it = |owed: &&mut Owed| {
+        let is_it = |owed: &Owed| {
             owed.packet_id == packet_id && owed.kind == kind && matches!(owed.waits_for, WaitsFor::Node(_))
         };
-        self.owed.iter_mut().enumerate().find(|(_, owed)| is_it(&owed))
+        self.owed.iter_mut().enumerate().find(|(_, owed)| is_it(owed))
     }
 
     fn take(&mut self, index: usize) -> Owed {

@@ -35,6 +35,90 @@ fn connack_announces_the_limits_of_the_server() {
     );
 }
 
+fn wish(version: ProtocolVersion, connect: Connect<'_>) -> Wish {
+    let mut script = Script::new(version);
+    let effects = script.packet(Packet::Connect(Box::new(connect)));
+    let [Effect::Claim(wish)] = effects.as_slice() else { panic!("{effects:?}") };
+    Wish::clone(wish)
+}
+
+/// MQTT5 §3.1.2.11.2; 3.x has the clean flag alone.
+#[test]
+fn the_session_lives_as_long_as_was_asked_for_within_the_cap() {
+    let cap_s = Settings::default().session_expiry_s_max;
+    for (asked_s, granted_s) in [(None, 0), (Some(0), 0), (Some(9), 9), (Some(u32::MAX), cap_s)] {
+        let properties = ConnectProperties { session_expiry_s: asked_s, ..ConnectProperties::default() };
+        let asked = Connect { clean_start: false, properties, ..connect(ProtocolVersion::V5) };
+        let wish = wish(ProtocolVersion::V5, asked.clone());
+        assert_eq!((wish.clean_start, wish.expiry_s), (false, granted_s), "{asked_s:?}");
+        let mut script = Script::new(ProtocolVersion::V5);
+        let effects = script.connect(asked);
+        let told = (asked_s.unwrap_or(0) != granted_s).then_some(granted_s);
+        assert_eq!(connack(&effects).session_expiry_s, told, "{asked_s:?}");
+        assert_eq!(script.session.is_durable(), granted_s > 0);
+    }
+    for (clean_start, granted_s) in [(true, 0), (false, cap_s)] {
+        let wish = wish(ProtocolVersion::V311, Connect { clean_start, ..connect(ProtocolVersion::V311) });
+        assert_eq!((wish.clean_start, wish.expiry_s), (clean_start, granted_s));
+    }
+}
+
+#[test]
+fn a_session_that_nobody_could_take_over_or_miss_needs_no_claim() {
+    let version = ProtocolVersion::V5;
+    let assigned = Connect { client_id: "", ..connect(version) };
+    let properties = ConnectProperties { session_expiry_s: Some(1), ..ConnectProperties::default() };
+    assert!(!wish(version, assigned.clone()).needs_claim());
+    assert!(wish(version, connect(version)).needs_claim());
+    assert!(wish(version, Connect { will: Some(will()), ..assigned.clone() }).needs_claim());
+    assert!(wish(version, Connect { properties, ..assigned }).needs_claim());
+}
+
+#[test]
+fn a_claim_that_is_denied_is_a_connect_that_is_refused() {
+    for version in [ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5] {
+        let mut script = Script::new(version);
+        script.packet(Packet::Connect(Box::new(connect(version))));
+        let effects = script.input(Input::Denied(ReasonCode::NotAuthorized));
+        assert_eq!(sent(&effects), ["CONNACK 0x87 false"]);
+        assert_eq!(closed(&effects), Some(CloseCause::Refused(ReasonCode::NotAuthorized)));
+    }
+}
+
+#[test]
+fn a_claim_that_takes_too_long_is_a_connect_that_is_refused() {
+    let mut script = Script::new(ProtocolVersion::V5);
+    let effects = script.packet(Packet::Connect(Box::new(connect(ProtocolVersion::V5))));
+    let [Effect::Claim(wish)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert!(script.wait(Duration::from_millis(4_999)).is_empty());
+    assert_eq!(sent(&script.wait(Duration::from_millis(1))), ["CONNACK 0x88 false"]);
+    assert!(script.grant(new_session(wish)).is_empty(), "too late");
+}
+
+#[test]
+fn a_session_lost_before_connack_is_told_nothing() {
+    let mut script = Script::new(ProtocolVersion::V5);
+    script.packet(Packet::Connect(Box::new(connect(ProtocolVersion::V5))));
+    let effects = script.input(Input::TakenOver);
+    assert_eq!((sent(&effects), closed(&effects)), (vec![], Some(CloseCause::TakenOver)));
+}
+
+/// MQTT5 §3.2.2.3: what is absent is available.
+#[test]
+fn connack_says_what_is_not_available_and_nothing_of_what_is() {
+    let mut script = Script::new(ProtocolVersion::V5);
+    let effects = script.connect(connect(ProtocolVersion::V5));
+    let Some(Effect::Send(outgoing)) = effects.first() else { panic!("{effects:?}") };
+    let mut frame = BytesMut::new();
+    outgoing.encode(ProtocolVersion::V5, usize::MAX, &mut frame).unwrap();
+    let Ok(Packet::ConnAck(connack)) = decode::packet(&frame, Some(ProtocolVersion::V5), Sender::Server) else {
+        panic!("a CONNACK")
+    };
+    let properties = connack.properties;
+    assert_eq!((properties.maximum_qos, properties.retain_available), (None, None));
+    assert_eq!(properties.shared_subscription_available, Some(false));
+}
+
 #[test]
 fn an_empty_client_id_gets_an_assigned_one() {
     for version in [ProtocolVersion::V311, ProtocolVersion::V5] {

@@ -22,7 +22,8 @@ use bytes::BytesMut;
 use super::*;
 use crate::ledger::ids::{Incarnation, Nonce, Origin, Place, Token};
 use crate::ledger::state::{
-    Inbound, Life, OpenDelivery, Outbound, Part, Position, SessionState, SubscriptionState, Unresolved, Will as LedgerWill,
+    Inbound, Life, OpenDelivery, Outbound, Part, Position, SessionState, SubscriptionState, Unresolved,
+    Will as LedgerWill,
 };
 use crate::message::{Content, Message, Stamp};
 use crate::mqtt::head::Sender;
@@ -31,7 +32,7 @@ use crate::mqtt::packet::{
     ReasonProperties, Subscribe, SubscribeFilter, SubscribeOptions, Unsubscribe, Will,
 };
 use crate::mqtt::properties::UserProperties;
-use crate::mqtt::{decode, encode};
+use crate::mqtt::{PacketId, TopicFilter, decode, encode};
 
 const WALL_MS: i64 = 1_700_000_000_000;
 
@@ -272,8 +273,8 @@ fn sent(effects: &[Effect]) -> Vec<String> {
         code => format!("{name} {packet_id} {code:#04x}"),
     };
     let listed = |name: &str, packet_id: &PacketId, reasons: &[ReasonCode]| {
-        let codes: Vec<_> = reasons.iter().map(|reason| format!("{:#04x}", reason.as_u8())).collect();
-        format!("{name} {packet_id} {}", codes.join(" "))
+        let all: Vec<_> = reasons.iter().map(|reason| format!("{:#04x}", reason.as_u8())).collect();
+        format!("{name} {packet_id} {}", all.join(" "))
     };
     effects
         .iter()

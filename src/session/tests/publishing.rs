@@ -143,3 +143,15 @@ fn a_topic_alias_above_the_maximum_or_without_a_topic_is_refused() {
         assert_eq!(disconnect_reason(&script.packet(aliased(topic, alias))), Some(reason));
     }
 }
+
+#[test]
+fn retained_publishes_are_taken_in_every_version_and_with_every_qos() {
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        for delivery in [WireDelivery::AtMostOnce, qos1(1), qos2(2)] {
+            let mut script = Script::connected(version);
+            let Packet::Publish(plain) = publish("a", delivery) else { unreachable!() };
+            let effects = script.packet(Packet::Publish(Publish { retain: true, ..plain }));
+            assert_eq!(appends(&effects).len(), 1, "{version:?} {delivery:?}");
+        }
+    }
+}
