@@ -86,6 +86,7 @@ impl Cluster {
 
     pub(crate) fn record(&self, event: Event) {
         let at_ms = self.now_ms();
+        tracing::info!(target: "sim", at_ms, ?event);
         lock(&self.history).push(at_ms, event);
     }
 
@@ -249,6 +250,7 @@ fn config(plan: &Plan) -> Config {
         ("topics.messages.partitions", "3".to_owned()),
         ("topics.retained.partitions", "2".to_owned()),
         ("topics.sessions.partitions", "2".to_owned()),
+        ("topics.state.delete_retention", "5m".to_owned()),
         ("limits.queue_packets_max", plan.queue_packets_max.to_string()),
         ("shutdown.accept_grace", "1s".to_owned()),
         ("journal.kind", "memory".to_owned()),

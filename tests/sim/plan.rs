@@ -47,6 +47,8 @@ pub(crate) struct Trouble {
     pub(crate) drains: bool,
     pub(crate) cuts: bool,
     pub(crate) clock_jumps: bool,
+    /// Tails lose their place.
+    pub(crate) gaps: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +81,7 @@ impl Plan {
             drains: switch(250),
             cuts: switch(800),
             clock_jumps: switch(400),
+            gaps: switch(200),
         };
         let log_keeps_order = faults.refused_permille == 0 && faults.unknown_lost_permille == 0;
         Self {
