@@ -6,6 +6,7 @@ use std::time::Duration;
 use millrace::clock;
 use millrace::config::{self, Config, Flag, Preset, Sources};
 use millrace::journal::memory::{IncarnationId, SharedLog};
+use millrace::ledger::rules::Rules;
 use millrace::net::listener::Door;
 use millrace::net::stream::Stream;
 use millrace::ops::shutdown::Shutdown;
@@ -26,6 +27,7 @@ const STREAM_BYTES: usize = 4096;
 pub(crate) struct Cluster {
     pub(crate) log: SharedLog,
     config: Config,
+    rules: Rules,
     nodes: Mutex<Vec<Node>>,
     history: Mutex<History>,
     started: std::time::Instant,
@@ -74,6 +76,7 @@ impl Cluster {
         Arc::new(Self {
             log,
             config: config(plan),
+            rules: plan.rules,
             nodes: Mutex::new(nodes),
             history: Mutex::default(),
             started: clock::now(),
@@ -120,7 +123,7 @@ impl Cluster {
         let config = Config { node_id: format!("n{node}"), ..self.config.clone() };
         let mut dice = Dice::new(seed);
         let server = loop {
-            let ground = Ground { log: Some(&self.log), seed: Some(dice.roll()), portless: true };
+            let ground = Ground { log: Some(&self.log), seed: Some(dice.roll()), portless: true, rules: self.rules };
             let mut start = Box::pin(server::start_on(config.clone(), shutdown.clone(), ground));
             let started = std::future::poll_fn(|cx| {
                 // Nobody else opens a journal meanwhile.

@@ -1,6 +1,7 @@
 //! What a run consists of, drawn from its seed.
 
 use millrace::journal::memory::FaultPlan;
+use millrace::ledger::rules::Rules;
 
 use crate::dice::Dice;
 
@@ -55,6 +56,7 @@ pub(crate) struct Trouble {
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) features: Features,
+    pub(crate) rules: Rules,
     pub(crate) nodes: usize,
     pub(crate) clients: usize,
     /// So long the clients and the adversary are busy.
@@ -87,6 +89,7 @@ impl Plan {
         Self {
             seed,
             features,
+            rules: Rules::ALL,
             nodes: dice.weighted(&[(1, 1), (3, 2), (4, 3)]),
             clients: usize::try_from(dice.between(2, 6)).unwrap(),
             active_ms: dice.between(5_000, 25_000),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millrace::clock;
 use millrace::journal::memory::{FaultPlan, Limits, SharedLog};
+use millrace::ledger::rules::Rules;
 use millrace::ops::tasks;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -65,7 +66,12 @@ impl Outcome {
 
 /// Plays a seed.
 pub(crate) fn play(seed: u64, features: Features) -> Outcome {
-    let plan = Plan::draw(seed, features);
+    play_with(seed, features, Rules::ALL)
+}
+
+/// Plays a seed with nodes that keep only these rules.
+pub(crate) fn play_with(seed: u64, features: Features, rules: Rules) -> Outcome {
+    let plan = Plan { rules, ..Plan::draw(seed, features) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(play_plan(plan))
 }
