@@ -61,6 +61,11 @@ sim-swarm: ## play N seeds of the simulation (100), from FROM (1000) on
 	N=$(or $(N),100) FROM=$(or $(FROM),1000) \
 		cargo test $(LOCKED) --test sim -- --ignored --nocapture a_swarm_of_seeds $(ARGS)
 
+.PHONY: sim-rules
+sim-rules: ## take out each rule of the ledger and show the seed, of N (100), that notices
+	$(NEED) cargo
+	N=$(or $(N),100) cargo test $(LOCKED) --test sim -- --ignored --nocapture without_a_rule $(ARGS)
+
 .PHONY: kafka
 kafka: ## start a real Kafka at 127.0.0.1:9092 and leave it running; KAFKA_NODES=3 for three nodes
 	$(NEED) java mvn

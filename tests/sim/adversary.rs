@@ -8,11 +8,16 @@ use tokio::time::sleep;
 use crate::cluster::{Cluster, Standing};
 use crate::dice::Dice;
 use crate::plan::{Plan, Trouble};
+use crate::run::MESSAGES;
 
 /// Longest time between two of its deeds.
 const PAUSE_MS: u64 = 1_500;
 /// How often ended nodes are looked for and the log's time goes on.
 const LOOK_MS: u64 = 100;
+
+const STATE_TOPICS: [&str; 3] = ["mqtt.sessions", "mqtt.retained", "mqtt.cluster"];
+/// No kafka topic of a run has more.
+const PARTITIONS_MAX: u32 = 3;
 
 pub(crate) struct Adversary {
     cluster: Arc<Cluster>,
@@ -34,6 +39,8 @@ enum Deed {
     LongPause,
     Drain,
     ClockJump,
+    Compaction,
+    BrokenTail,
 }
 
 impl Adversary {
@@ -91,6 +98,23 @@ impl Adversary {
         }
     }
 
+    /// Kills all nodes and starts them again.
+    pub(crate) fn replace_all(&mut self) {
+        for node in 0..self.nodes {
+            self.cluster.crash(node);
+            self.start(node);
+        }
+    }
+
+    /// Leaves in the state topics only the last record of each key.
+    pub(crate) fn compact_all(&self) {
+        self.cluster.log.with(|log| {
+            for topic in STATE_TOPICS {
+                (0..PARTITIONS_MAX).for_each(|number| log.compact(topic, number));
+            }
+        });
+    }
+
     fn start(&mut self, node: usize) {
         let seed = self.dice.roll();
         self.cluster.start(node, seed);
@@ -115,6 +139,8 @@ impl Adversary {
             (on(self.trouble.long_pauses, 1), Deed::LongPause),
             (on(self.trouble.drains, 1), Deed::Drain),
             (on(self.trouble.clock_jumps, 2), Deed::ClockJump),
+            (2, Deed::Compaction),
+            (on(self.trouble.gaps, 2), Deed::BrokenTail),
         ]);
         let node = usize::try_from(self.dice.between(0, self.nodes as u64 - 1)).unwrap();
         if self.cluster.standing(node) != Standing::Up || self.doomed[node] {
@@ -138,6 +164,17 @@ impl Adversary {
                 self.mend_at_ms[node] = Some(at_ms);
             }
             Deed::Drain => self.cluster.drain(node),
+            Deed::Compaction => {
+                let topic = *self.dice.pick(&STATE_TOPICS);
+                let number = u32::try_from(self.dice.between(0, 1)).unwrap();
+                self.cluster.log.with(|log| log.compact(topic, number));
+            }
+            Deed::BrokenTail => {
+                let [sessions, retained, cluster] = STATE_TOPICS;
+                let topic = *self.dice.pick(&[MESSAGES, sessions, retained, cluster]);
+                let number = u32::try_from(self.dice.between(0, 2)).unwrap();
+                self.cluster.log.with(|log| log.break_tails(topic, number, "on purpose"));
+            }
             Deed::ClockJump => {
                 let by_ms = i64::try_from(self.dice.between(1, 7_200_000)).unwrap();
                 self.cluster.put_wall_off(node, by_ms - 3_600_000);

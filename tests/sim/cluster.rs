@@ -6,6 +6,7 @@ use std::time::Duration;
 use millrace::clock;
 use millrace::config::{self, Config, Flag, Preset, Sources};
 use millrace::journal::memory::{IncarnationId, SharedLog};
+use millrace::ledger::rules::Rules;
 use millrace::net::listener::Door;
 use millrace::net::stream::Stream;
 use millrace::ops::shutdown::Shutdown;
@@ -26,6 +27,7 @@ const STREAM_BYTES: usize = 4096;
 pub(crate) struct Cluster {
     pub(crate) log: SharedLog,
     config: Config,
+    rules: Rules,
     nodes: Mutex<Vec<Node>>,
     history: Mutex<History>,
     started: std::time::Instant,
@@ -74,6 +76,7 @@ impl Cluster {
         Arc::new(Self {
             log,
             config: config(plan),
+            rules: plan.rules,
             nodes: Mutex::new(nodes),
             history: Mutex::default(),
             started: clock::now(),
@@ -86,6 +89,7 @@ impl Cluster {
 
     pub(crate) fn record(&self, event: Event) {
         let at_ms = self.now_ms();
+        tracing::info!(target: "sim", at_ms, ?event);
         lock(&self.history).push(at_ms, event);
     }
 
@@ -119,7 +123,7 @@ impl Cluster {
         let config = Config { node_id: format!("n{node}"), ..self.config.clone() };
         let mut dice = Dice::new(seed);
         let server = loop {
-            let ground = Ground { log: Some(&self.log), seed: Some(dice.roll()), portless: true };
+            let ground = Ground { log: Some(&self.log), seed: Some(dice.roll()), portless: true, rules: self.rules };
             let mut start = Box::pin(server::start_on(config.clone(), shutdown.clone(), ground));
             let started = std::future::poll_fn(|cx| {
                 // Nobody else opens a journal meanwhile.
@@ -249,6 +253,7 @@ fn config(plan: &Plan) -> Config {
         ("topics.messages.partitions", "3".to_owned()),
         ("topics.retained.partitions", "2".to_owned()),
         ("topics.sessions.partitions", "2".to_owned()),
+        ("topics.state.delete_retention", "5m".to_owned()),
         ("limits.queue_packets_max", plan.queue_packets_max.to_string()),
         ("shutdown.accept_grace", "1s".to_owned()),
         ("journal.kind", "memory".to_owned()),

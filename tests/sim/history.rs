@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 /// Names a message, by its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Name {
     /// Published by a client.
     Message { client: usize, number: u32 },
@@ -21,6 +21,12 @@ impl fmt::Display for Name {
             Self::Will { client, connection } => write!(f, "w{client}-{connection}"),
             Self::Clear => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::Clear { f.write_str("(clear)") } else { fmt::Display::fmt(self, f) }
     }
 }
 
@@ -41,7 +47,7 @@ impl Name {
 }
 
 /// A message as it was published.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) name: Name,
     pub(crate) topic: String,
@@ -49,11 +55,24 @@ pub(crate) struct Message {
     pub(crate) retain: bool,
 }
 
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let retain = if self.retain { " retain" } else { "" };
+        write!(f, "{:?} on {} qos{}{retain}", self.name, self.topic, self.qos)
+    }
+}
+
 /// One connection of one client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Link {
     pub(crate) client: usize,
     pub(crate) connection: u32,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c{}.{}", self.client, self.connection)
+    }
 }
 
 /// What a CONNECT asked for.

@@ -6,7 +6,8 @@
 //! with what a broker has to do. The same seed gives the same bytes.
 //!
 //! `make sim SEED=7` plays one seed, `make sim-swarm N=1000` many. `SIM_FEATURES=all` switches features on by name,
-//! `SIM_EVENTS=500` shows more of a run that failed.
+//! `SIM_EVENTS=500` shows more of a run that failed, `SIM_LOG=debug` what its nodes say, between the events,
+//! `SIM_WITHOUT=F5` plays with nodes that break that rule.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a check looks at the events that concern it")]
@@ -24,14 +25,26 @@ mod run;
 use std::fmt::Write as _;
 
 use millrace::clock;
+use millrace::ledger::rules::{Rule, Rules};
+use millrace::ops::logging;
 use plan::Features;
-use run::play;
+use run::{play, play_with};
 
 /// Seeds of every test run.
-const SEEDS: std::ops::Range<u64> = 0..60;
+const SEEDS: std::ops::Range<u64> = 0..100;
+/// Seeds that found a defect once, and which. A seed may play another run when clients learn something new; the defect
+/// then has a test of its own elsewhere.
+const SEEDS_THAT_FOUND: [(u64, &str); 1] = [(10, "DISCONNECT with a reason that only CONNACK has")];
 
 fn features() -> Features {
     std::env::var("SIM_FEATURES").map_or(Features::NOW, |text| Features::parse(&text))
+}
+
+/// All, but the one that `SIM_WITHOUT` names.
+fn rules() -> Rules {
+    let without = std::env::var("SIM_WITHOUT").ok();
+    let rule = without.and_then(|name| Rule::ALL.iter().find(|rule| format!("{rule:?}") == name));
+    rule.map_or(Rules::ALL, |rule| Rules::without(*rule))
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -57,11 +70,24 @@ fn a_few_seeds_keep_what_is_promised() {
     }
 }
 
+#[test]
+fn what_a_seed_found_once_stays_mended() {
+    for (seed, _) in SEEDS_THAT_FOUND {
+        play(seed, features()).expect_right();
+    }
+}
+
 /// `make sim SEED=n`
 #[test]
 #[ignore = "plays the seed in the variable SEED"]
 fn the_chosen_seed_keeps_what_is_promised() {
-    let outcome = play(number("SEED").unwrap_or(0), features());
+    if let Ok(levels) = std::env::var("SIM_LOG") {
+        logging::init(&logging::Options {
+            filter: logging::Filter::parse(&levels).unwrap(),
+            format: logging::Format::Text,
+        });
+    }
+    let outcome = play_with(number("SEED").unwrap_or(0), features(), rules());
     outcome.expect_right();
     println!(
         "seed {} keeps what is promised: {:?}, {} events, {:?} records, {} ms simulated",
@@ -71,6 +97,28 @@ fn the_chosen_seed_keeps_what_is_promised() {
         outcome.log.counts,
         outcome.simulated_ms
     );
+}
+
+/// `make sim-rules N=...`
+#[test]
+#[ignore = "plays up to N seeds for each rule"]
+fn without_a_rule_something_breaks() {
+    let (count, from) = (number("N").unwrap_or(100), number("FROM").unwrap_or(1_000));
+    println!("| without | rule | seed | what the checks say |\n|---|---|---|---|");
+    let mut unnoticed = Vec::new();
+    for &rule in Rule::ALL {
+        let played = (from..from + count).map(|seed| play_with(seed, features(), Rules::without(rule)));
+        let noticed = played.into_iter().find(|outcome| !outcome.findings.is_empty());
+        let (seed, said) = noticed.as_ref().map_or_else(
+            || (format!("none of {count}"), String::new()),
+            |outcome| (outcome.plan.seed.to_string(), outcome.findings.summary()),
+        );
+        println!("| {rule:?} | {} | {seed} | {said} |", rule.text());
+        if noticed.is_none() {
+            unnoticed.push(rule);
+        }
+    }
+    assert!(unnoticed.is_empty(), "the simulation does not notice that these are missing: {unnoticed:?}");
 }
 
 /// `make sim-swarm N=...`

@@ -1,6 +1,7 @@
 //! What a run consists of, drawn from its seed.
 
 use millrace::journal::memory::FaultPlan;
+use millrace::ledger::rules::Rules;
 
 use crate::dice::Dice;
 
@@ -47,12 +48,15 @@ pub(crate) struct Trouble {
     pub(crate) drains: bool,
     pub(crate) cuts: bool,
     pub(crate) clock_jumps: bool,
+    /// Tails lose their place.
+    pub(crate) gaps: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) features: Features,
+    pub(crate) rules: Rules,
     pub(crate) nodes: usize,
     pub(crate) clients: usize,
     /// So long the clients and the adversary are busy.
@@ -79,11 +83,13 @@ impl Plan {
             drains: switch(250),
             cuts: switch(800),
             clock_jumps: switch(400),
+            gaps: switch(200),
         };
         let log_keeps_order = faults.refused_permille == 0 && faults.unknown_lost_permille == 0;
         Self {
             seed,
             features,
+            rules: Rules::ALL,
             nodes: dice.weighted(&[(1, 1), (3, 2), (4, 3)]),
             clients: usize::try_from(dice.between(2, 6)).unwrap(),
             active_ms: dice.between(5_000, 25_000),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millrace::clock;
 use millrace::journal::memory::{FaultPlan, Limits, SharedLog};
+use millrace::ledger::rules::Rules;
 use millrace::ops::tasks;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -22,6 +23,8 @@ use crate::plan::{Features, Plan};
 const STARTED_MS: i64 = 1_700_000_000_000;
 /// Once the faults are over, everything must come to rest within this time.
 const REST_LIMIT_MS: u64 = 400_000;
+/// After this time tombstones are removed by compaction (`cluster` says so).
+const TOMBSTONES_GONE: Duration = Duration::from_secs(330);
 /// Events shown of a run that failed.
 const EVENTS_SHOWN: usize = 60;
 
@@ -63,7 +66,12 @@ impl Outcome {
 
 /// Plays a seed.
 pub(crate) fn play(seed: u64, features: Features) -> Outcome {
-    let plan = Plan::draw(seed, features);
+    play_with(seed, features, Rules::ALL)
+}
+
+/// Plays a seed with nodes that keep only these rules.
+pub(crate) fn play_with(seed: u64, features: Features, rules: Rules) -> Outcome {
+    let plan = Plan { rules, ..Plan::draw(seed, features) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(play_plan(plan))
 }
@@ -88,7 +96,23 @@ async fn play_plan(plan: Plan) -> Outcome {
     log.with(|log| log.set_faults(FaultPlan::default()));
     phase.send_replace(Phase::Draining);
     cluster.record(Event::Phase("the faults are over"));
-    let is_at_rest = come_to_rest(&cluster, &plan, &mut adversary, &statuses).await;
+    let mut is_at_rest = come_to_rest(&cluster, &plan, &mut adversary, &statuses).await;
+    if plan.features.persistent && is_at_rest {
+        // Everything must be in the log: nodes that know nothing, or clients that come back, go on from there.
+        match dice.between(0, 4) {
+            0 => {
+                sleep(TOMBSTONES_GONE).await;
+                adversary.compact_all();
+                adversary.replace_all();
+            }
+            1 | 2 => adversary.replace_all(),
+            _ => {
+                phase.send_replace(Phase::Returning);
+            }
+        }
+        cluster.record(Event::Phase("all come back"));
+        is_at_rest = come_to_rest(&cluster, &plan, &mut adversary, &statuses).await;
+    }
     let mut findings = Findings::default();
     if !is_at_rest {
         let open = statuses.iter().map(|status| format!("{:?}", status.lock().unwrap())).collect::<Vec<_>>().join("\n");

@@ -44,7 +44,7 @@ async fn ask(cluster: &Arc<Cluster>, node: usize, number: usize) -> Result<Vec<M
 
 async fn subscribe_to_all(mut wire: Wire, number: usize) -> Result<Vec<Message>, String> {
     let asked = Asked { node: 0, clean_start: true, expiry_s: 0, will: None };
-    wire.connect(Link { client: 0, connection: 0 }, &format!("probe-{number}"), 0, &asked);
+    wire.connect(Link { client: 0, connection: 0 }, &format!("probe-{number}"), 0, 0, &asked);
     wire.subscribe(1, &[("#".to_owned(), 1)]);
     if !wire.flush().await {
         return Err("it took no CONNECT".to_owned());

@@ -37,6 +37,8 @@ pub(crate) enum Phase {
     Busy,
     /// Be connected, finish what was begun, begin nothing.
     Draining,
+    /// As before, but end this connection and come back first.
+    Returning,
 }
 
 /// How a client is, for whoever waits for the end of the run.
@@ -61,6 +63,8 @@ struct Habits {
     pause_ms: u64,
     /// Sends its acknowledgements late.
     is_lazy: bool,
+    /// 0: says nothing about it.
+    receive_max: u16,
     padding: u64,
     clean_start_permille: u64,
 }
@@ -77,6 +81,7 @@ pub(crate) struct Client {
     owed: Vec<Owed>,
     connections: u32,
     messages: u32,
+    has_returned: bool,
 }
 
 /// Why a connection is over.
@@ -104,6 +109,7 @@ impl Client {
             owed: Vec::new(),
             connections: 0,
             messages: 0,
+            has_returned: false,
         }
     }
 
@@ -134,7 +140,8 @@ impl Client {
     async fn serve(&mut self, link: Link, node: usize, wire: &mut Wire) -> Result<std::convert::Infallible, Over> {
         self.owed.clear();
         let asked = self.ask(node);
-        wire.connect(link, &format!("client-{}", self.index), self.habits.keep_alive_s, &asked);
+        let Habits { keep_alive_s, receive_max, .. } = self.habits;
+        wire.connect(link, &format!("client-{}", self.index), keep_alive_s, receive_max, &asked);
         self.cluster.record(Event::Connecting { link, asked });
         flush(wire).await?;
         let session_present = match timeout(CONNACK_LIMIT, wire.read()).await {
@@ -186,7 +193,7 @@ impl Client {
     }
 
     fn drains(&self) -> bool {
-        *self.phase.borrow() == Phase::Draining
+        *self.phase.borrow() != Phase::Busy
     }
 
     fn qos(&mut self) -> u8 {
@@ -253,6 +260,9 @@ impl Client {
     }
 
     async fn act(&mut self, link: Link, wire: &mut Wire) -> Result<(), Over> {
+        if *self.phase.borrow() == Phase::Returning && !std::mem::replace(&mut self.has_returned, true) {
+            return Err(if self.dice.chance(500) { End::Cut } else { self.leave(wire).await });
+        }
         if self.drains() {
             wire.ping();
             return flush(wire).await;
@@ -431,6 +441,10 @@ impl Client {
                 Err(what) => return Err(self.broken(link, what)),
             },
         };
+        let (open, receive_max) = (self.state.open_here(), usize::from(self.habits.receive_max));
+        if receive_max > 0 && open > receive_max {
+            return Err(self.broken(link, format!("{open} messages open, the receive maximum is {receive_max}")));
+        }
         match qos {
             0 => {}
             1 => self.owed.push(Owed::Ack(id)),
@@ -471,6 +485,7 @@ impl Habits {
             naps: *dice.pick(&[0, 0, 2]),
             pause_ms: *dice.pick(&[50, 200, 600]),
             is_lazy: dice.chance(300),
+            receive_max: if version == ProtocolVersion::V5 { *dice.pick(&[0, 0, 1, 4]) } else { 0 },
             padding: *dice.pick(&[0, 0, 20, 1500]),
             clean_start_permille: *dice.pick(&[0, 100, 300]),
         }

@@ -150,6 +150,11 @@ impl State {
         self.unacked.remove(&id);
     }
 
+    /// Messages of QoS 1 and 2 that came on this connection and were not answered to the end.
+    pub(crate) fn open_here(&self) -> usize {
+        self.unacked.values().filter(|(_, here)| *here).count() + self.received_here.len()
+    }
+
     /// Nothing is on its way.
     pub(crate) fn is_settled(&self) -> bool {
         self.outgoing.is_empty() && self.requests.is_empty() && self.received.is_empty()

@@ -1,5 +1,7 @@
 //! Packets over a stream in memory.
 
+use std::num::NonZeroU16;
+
 use bytes::{Buf, BytesMut};
 use millrace::mqtt::head::{Sender, frame_head};
 use millrace::mqtt::packet::{
@@ -68,7 +70,7 @@ impl Wire {
         self.out.len()
     }
 
-    pub(crate) fn connect(&mut self, link: Link, client_id: &str, keep_alive_s: u16, asked: &Asked) {
+    pub(crate) fn connect(&mut self, link: Link, client_id: &str, keep_alive_s: u16, receive_max: u16, asked: &Asked) {
         let payload = Name::Will { client: link.client, connection: link.connection }.to_string();
         let is_v5 = self.version == ProtocolVersion::V5;
         let will = asked.will.as_ref().map(|will| Will {
@@ -81,6 +83,7 @@ impl Wire {
         });
         let properties = ConnectProperties {
             session_expiry_s: (is_v5 && asked.expiry_s > 0).then_some(asked.expiry_s),
+            receive_maximum: NonZeroU16::new(receive_max),
             ..ConnectProperties::default()
         };
         self.put(&Packet::Connect(Box::new(Connect {
