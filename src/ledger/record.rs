@@ -13,8 +13,7 @@ use prost::Message;
 use super::ids::{Epoch, Incarnation, Nonce, Place};
 use super::state::{Inbound, Part, SessionState};
 
-pub use key::{ClientKey, PartKind, Slot, SubjectType, VERSION, key, partition_of_session, watermark_key};
-pub(in crate::ledger) use key::{Key, parse};
+pub use key::{ClientKey, Key, PartKind, Slot, SubjectType, VERSION, key, parse, partition_of_session, watermark_key};
 
 /// Why a record changed nothing, or left nothing under its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

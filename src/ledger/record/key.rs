@@ -160,15 +160,25 @@ pub fn watermark_key(incarnation: Incarnation) -> Vec<u8> {
 
 /// A key of `mqtt.sessions`, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::ledger) enum Key<'a> {
-    /// One of a nonce's records; `subject` is what [`ClientKey`] holds.
-    Of { subject: &'a [u8], nonce: Nonce, slot: Slot },
+pub enum Key<'a> {
+    /// One of a nonce's records.
+    Of {
+        /// What [`ClientKey`] holds.
+        subject: &'a [u8],
+        /// The nonce.
+        nonce: Nonce,
+        /// Which of its records.
+        slot: Slot,
+    },
     /// A node's watermark.
     Watermark(Incarnation),
 }
 
 /// Takes a key of `mqtt.sessions` apart.
-pub(in crate::ledger) fn parse(bytes: &[u8]) -> Result<Key<'_>, Ignored> {
+///
+/// # Errors
+/// It means nothing to this version.
+pub fn parse(bytes: &[u8]) -> Result<Key<'_>, Ignored> {
     let (version, rest) = bytes.split_first().ok_or(Ignored::Key)?;
     if *version != VERSION {
         return Err(Ignored::Version);

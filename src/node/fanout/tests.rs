@@ -103,12 +103,8 @@ impl Stage {
 
     /// A record whose key and value are `topic`; its offset.
     fn write(&self, topic: &str) -> i64 {
-        let record = RecordRef {
-            key: Some(topic.as_bytes()),
-            value: Some(topic.as_bytes()),
-            headers: &[],
-            timestamp_ms: 0,
-        };
+        let record =
+            RecordRef { key: Some(topic.as_bytes()), value: Some(topic.as_bytes()), headers: &[], timestamp_ms: 0 };
         let partition = partition_of(topic.as_bytes(), self.partitions);
         self.log.with(|log| log.write_foreign(9, TOPIC, partition, &[record], ForeignWrite::Plain)).unwrap().0
     }
@@ -137,7 +133,8 @@ impl Stage {
     }
 
     fn follow(&mut self, client: &Client, filter: &str) {
-        let command = Command::Follow { subscriber: client.subscriber(), packet_id: id(1), filters: follows(&[filter]) };
+        let command =
+            Command::Follow { subscriber: client.subscriber(), packet_id: id(1), filters: follows(&[filter]) };
         self.command(command);
     }
 

@@ -1,5 +1,6 @@
 //! CONNECT → claim → set → grant (F1 to F5, F8, F10), and what a foreign claim does to a session of this node (F6).
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::owned::{Owned, Port, Purpose, Stage};
 use super::take_over::{is_alive, new_state, take_over};
 use crate::ledger::claim::{Decision, Event};
 use crate::ledger::ids::{Epoch, Nonce, Origin};
-use crate::ledger::record::{self, ClientKey, Slot};
+use crate::ledger::record::{self, ClientKey, Key, Slot};
 use crate::ledger::rules::Rule;
 use crate::ledger::sessions::Inherited;
 use crate::ledger::state::{DueWill, Inbound, Will};
@@ -276,7 +277,7 @@ impl Core {
     }
 
     fn grant(&mut self, key: u64) {
-        let settled = self.is_settled(key);
+        let settled = self.is_settled(key) && self.finals(key).is_empty();
         let Some(owned) = self.owned.get_mut(&key) else { return };
         let Purpose::Connect(wish) = &owned.purpose else { return };
         let state = match &owned.state {
@@ -316,14 +317,38 @@ impl Core {
     }
 
     /// F7: what lower nonces left behind goes, now that the own set was read back.
-    fn clean_below(&mut self, key: u64) {
+    pub(super) fn clean_below(&mut self, key: u64) {
         let Some(owned) = self.owned.get(&key).filter(|owned| owned.has_set) else { return };
         let Some(ledger) = self.ledgers.get(owned.partition as usize) else { return };
         let fenced = |incarnation| self.members.is_fenced(incarnation);
-        let (partition, keys) = (owned.partition, ledger.owner_litter(&owned.client, owned.nonce, &fenced));
-        for key in keys {
+        let partition = owned.partition;
+        let litter = ledger.owner_litter(&owned.client, owned.nonce, &fenced);
+        // Whoever comes after this nonce may need the last words of those that its record still calls unresolved.
+        let found = ledger.inherited(&owned.client);
+        let unresolved = found.iter().flat_map(|found| &found.state.inbound.unresolved);
+        let needed: BTreeSet<Nonce> = unresolved.map(|unresolved| unresolved.nonce).collect();
+        let is_needed = |litter: &Vec<u8>| match record::parse(litter) {
+            Ok(Key::Of { nonce, slot, .. }) => {
+                needed.contains(&nonce) && matches!(slot, Slot::Claim | Slot::KeeperClaim | Slot::Final)
+            }
+            Ok(Key::Watermark(_)) | Err(_) => false,
+        };
+        let (kept, gone): (Vec<_>, Vec<_>) = litter.into_iter().partition(is_needed);
+        for key in gone {
             self.append_unwatched(Log::Sessions, partition, key, None);
         }
+        if let Some(owned) = self.owned.get_mut(&key) {
+            owned.unclean = !kept.is_empty();
+        }
+    }
+
+    /// The last words of the nonces that this one calls unresolved, as far as they were said.
+    fn finals(&self, key: u64) -> Vec<(Nonce, Option<Inbound>)> {
+        let Some(owned) = self.owned.get(&key) else { return Vec::new() };
+        let Some(ledger) = self.ledgers.get(owned.partition as usize) else { return Vec::new() };
+        let unresolved = owned.state.iter().flat_map(|state| &state.inbound.unresolved);
+        let last = |nonce| Some((nonce, ledger.last_word(&owned.client, nonce)?.inbound));
+        unresolved.filter_map(|unresolved| last(unresolved.nonce)).collect()
     }
 
     /// Tells the session when no lower nonce is open any more.
@@ -331,12 +356,12 @@ impl Core {
         if !self.is_settled(key) {
             return;
         }
+        let finals = self.finals(key);
         let Some(owned) = self.owned.get_mut(&key) else { return };
         if owned.settled || owned.stage != Stage::Serving {
             return;
         }
         owned.settled = true;
-        let finals = mem::take(&mut owned.finals);
         let had_set = owned.has_set;
         if let Some(port) = &owned.port {
             let effect = port.tell(Notice::Settled(finals));
@@ -348,17 +373,13 @@ impl Core {
         self.publish_next(key);
     }
 
-    /// A lower nonce said its last word.
-    pub(super) fn on_final(&mut self, partition: u32, client: &ClientKey, nonce: Nonce) {
-        let last = self.ledgers.get(partition as usize).and_then(|ledger| ledger.last_word(client, nonce));
-        let last = last.and_then(|last| last.inbound);
-        let keys: Vec<u64> = self.by_client.get(client).into_iter().flatten().copied().collect();
-        for key in keys {
-            if let Some(owned) = self.owned.get_mut(&key).filter(|owned| owned.nonce != nonce) {
-                owned.finals.push((nonce, last.clone()));
-            }
-            self.after_settling(key);
+    /// A nonce said its last word: perhaps one that others wait for, perhaps one of ours.
+    pub(super) fn on_final(&mut self, client: &ClientKey, nonce: Nonce) {
+        if let Some(&key) = self.by_nonce.get(&nonce) {
+            self.drop_owned(key);
         }
+        let keys: Vec<u64> = self.by_client.get(client).into_iter().flatten().copied().collect();
+        keys.into_iter().for_each(|key| self.after_settling(key));
     }
 
     /// Whatever waited for lower nonces may go on.

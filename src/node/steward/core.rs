@@ -326,7 +326,7 @@ impl Core {
         let Some(owned) = self.owned.get(&key) else { return };
         match outcome {
             Outcome::Written(_) | Outcome::Unknown => {}
-            Outcome::Refused(_) if owned.is_fenced() => {}
+            Outcome::Refused(_) if owned.is_fenced() && !owned.said_last => {}
             Outcome::Refused(Refusal::Deadline) => {
                 self.append(pending.why, pending.log, pending.partition, pending.key, pending.value);
             }
@@ -416,7 +416,7 @@ impl Core {
             Applied::Set { client: _, nonce, version } | Applied::Part { client: _, nonce, version, .. } => {
                 self.on_read_back(nonce, version);
             }
-            Applied::Final { client, nonce } => self.on_final(partition, &client, nonce),
+            Applied::Final { client, nonce } => self.on_final(&client, nonce),
             Applied::Watermark { .. } | Applied::Gone { .. } | Applied::WatermarkGone { .. } | Applied::Ignored(_) => {}
         }
     }
@@ -425,6 +425,7 @@ impl Core {
     fn on_read_back(&mut self, nonce: Nonce, version: u32) {
         let Some(&key) = self.by_nonce.get(&nonce) else { return };
         let Some(owned) = self.owned.get_mut(&key) else { return };
+        let unclean = owned.unclean;
         let Decision::Told { .. } = owned.claim.handle(Event::ReadBack { version }) else { return };
         let (done, left) = mem::take(&mut owned.awaited).into_iter().partition(|awaited| awaited.version == version);
         owned.awaited = left;
@@ -435,6 +436,9 @@ impl Core {
             self.effects.extend(told);
         }
         self.on_set_back(key, version);
+        if unclean {
+            self.clean_below(key);
+        }
     }
 
     fn on_ends(&mut self, ask: u64, ends: &[Origin]) {

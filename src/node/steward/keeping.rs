@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::take_over::{inherit, since_ms};
 use super::core::Core;
 use super::effect::Log;
 use super::owned::{Owned, Purpose, Stage};
+use super::take_over::{inherit, since_ms};
 use crate::ledger::claim::Event;
 use crate::ledger::sessions::{Absent, Inherited};
 use crate::ledger::state::Life;

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::Asked;
 use super::core::{Core, Standing};
 use super::effect::{Effect, Log};
-use super::owned::Stage;
+use super::owned::{Owned, Stage};
 use crate::ledger::ids::{Origin, Place};
 use crate::ledger::record::{self, Watermark};
 use crate::node::connections::ConnectionId;
@@ -137,7 +137,8 @@ impl Core {
                         self.effects.push(port.tell(Notice::Tick));
                     }
                 }
-            } else if owned.parting.is_some() {
+            } else if owned.parting.is_some() || has_tokens(owned) {
+                // Until its last word is in the log, which says what became of them.
                 clear = false;
             }
         }
@@ -151,4 +152,9 @@ impl Core {
     pub(super) fn token_lost(&mut self) {
         self.marks.stuck = true;
     }
+}
+
+/// Whether it may have tokens that no record tells of yet.
+fn has_tokens(owned: &Owned) -> bool {
+    owned.state.as_ref().is_some_and(|state| state.inbound.high > 0 || !state.inbound.pending.is_empty())
 }

@@ -95,8 +95,10 @@ pub(super) struct Owned {
     pub(super) told: bool,
     /// It was told that no lower nonce is open.
     pub(super) settled: bool,
-    /// Lower nonces that it waits for, with their last words.
-    pub(super) finals: Vec<(Nonce, Option<crate::ledger::state::Inbound>)>,
+    /// Claims of lower nonces were kept because its record calls them unresolved.
+    pub(super) unclean: bool,
+    /// F was appended, and waits to be read.
+    pub(super) said_last: bool,
     pub(super) awaited: Vec<Awaited>,
     /// Of the connection that is gone, while appends of it have no outcome.
     pub(super) parting: Option<Box<Parting>>,
@@ -144,7 +146,8 @@ impl Owned {
             session_present: false,
             told: false,
             settled: false,
-            finals: Vec::new(),
+            unclean: false,
+            said_last: false,
             awaited: Vec::new(),
             parting: None,
             uncertain: false,

@@ -303,10 +303,11 @@ impl Core {
         if waits {
             return;
         }
-        if !owned.uncertain {
+        if owned.uncertain {
+            self.drop_owned(key);
+        } else if !owned.said_last {
             self.write_last(key);
         }
-        self.drop_owned(key);
     }
 
     fn write_last(&mut self, key: u64) {
@@ -318,12 +319,17 @@ impl Core {
         });
         if is_alone && !owned.has_set && !owned.is_fenced() {
             // A clean session leaves nothing behind.
-            self.append_unwatched(Log::Sessions, partition, claim_key_of(owned), None);
+            let claim = claim_key_of(owned);
+            self.append_unwatched(Log::Sessions, partition, claim, None);
+            self.drop_owned(key);
             return;
         }
         let last = owned.state.as_ref().map(|state| state.inbound.clone());
         let value = record::last(last.as_ref());
-        self.append_unwatched(Log::Sessions, partition, record::key(&client, nonce, Slot::Final), Some(value));
+        if let Some(owned) = self.owned.get_mut(&key) {
+            owned.said_last = true;
+        }
+        self.append(Why::Session(key), Log::Sessions, partition, record::key(&client, nonce, Slot::Final), Some(value));
     }
 }
 

@@ -201,11 +201,8 @@ async fn what_an_unsubscribed_filter_missed_holds_nobody_up() {
     stage.settle().await;
     stage.write_many("a", 10);
     stage.settle().await;
-    let command = Command::Unfollow {
-        connection: client.id,
-        packet_id: id(2),
-        filters: vec![TopicFilter::parse("#").unwrap()],
-    };
+    let command =
+        Command::Unfollow { connection: client.id, packet_id: id(2), filters: vec![TopicFilter::parse("#").unwrap()] };
     stage.command(command);
     assert_eq!(stage.fanout.position_of(client.id), []);
     assert_eq!(stage.offsets(&client).await, [0, 1, 2]);
