@@ -65,3 +65,4 @@ macro_rules! contract_tests {
 
 contract_tests!(kafka, super::journal::kafka::KafkaFixture::new());
 contract_tests!(memory, Some(super::journal::memory::MemoryFixture::new()));
+contract_tests!(memory_fenced_by_records, Some(super::journal::memory::MemoryFixture::fenced_by_records()));

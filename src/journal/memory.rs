@@ -17,9 +17,14 @@
 //! compacted share [`Limits::stored_bytes_max`], oldest records go first as with retention (a tail that is behind gets
 //! `BelowLogStart`); compacted ones are compacted when they have doubled.
 //!
-//! What differs from Kafka: one copy, so a landed record is below the high watermark at once; no producer epochs other
-//! than an incarnation's own (0) and those of fences, so the success that is not in the log after a fence at epoch + 1
-//! (F9) cannot be played.
+//! Beside what the [`FaultPlan`] brings by itself, a simulation may cut an incarnation off and let it come back
+//! ([`MemoryLog::cut_off`]: a stopped process, a failed network), kill it ([`MemoryLog::crash`]), fence it, compact,
+//! lose and delete.
+//!
+//! What differs from Kafka: compaction spares neither the newest records nor, once `delete.retention.ms` has passed since
+//! they were written, tombstones that it has never seen; one copy, so a landed record is below the high watermark at
+//! once; no producer epochs other than an incarnation's own (0) and those of fences, so the success that is not in the log
+//! after a fence at epoch + 1 (F9) cannot be played.
 
 mod appends;
 mod compaction;

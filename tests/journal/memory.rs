@@ -10,11 +10,17 @@ use super::fixture::Fixture;
 /// One memory log, made when the first journal says how large its budget is.
 pub struct MemoryFixture {
     log: Mutex<Option<SharedLog>>,
+    plan: FaultPlan,
 }
 
 impl MemoryFixture {
     pub fn new() -> Self {
-        Self { log: Mutex::new(None) }
+        Self { log: Mutex::new(None), plan: FaultPlan::default() }
+    }
+
+    /// On a cluster that allows no markers.
+    pub fn fenced_by_records() -> Self {
+        Self { plan: FaultPlan { fences_are_records: true, ..FaultPlan::default() }, ..Self::new() }
     }
 }
 
@@ -26,7 +32,7 @@ impl Fixture for MemoryFixture {
             record_bytes_max: Limits::default().record_bytes_max.min(append_bytes_max / 2),
             ..Limits::default()
         };
-        let log = self.log.lock().unwrap().get_or_insert_with(|| SharedLog::new(FaultPlan::default(), limits)).clone();
+        let log = self.log.lock().unwrap().get_or_insert_with(|| SharedLog::new(self.plan, limits)).clone();
         let journal = MemoryJournal::open(&log, specs.iter().map(|spec| spec.name.clone()).collect(), sink);
         journal.create(specs).await.unwrap();
         Arc::new(journal)

@@ -41,8 +41,9 @@ impl MemoryLog {
                 log.skip(1);
                 self.wake_followers(place);
             }
+            // Kafka takes the same record again for a repetition.
+            FenceForm::Record if !log.fence(producer_id, 32767) => {}
             FenceForm::Record => {
-                log.fence(producer_id, 32767);
                 let whose = producer_id.to_string();
                 let headers = [Header { name: headers::FENCE, value: Some(whose.as_bytes()) }];
                 let record =

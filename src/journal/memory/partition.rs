@@ -136,10 +136,16 @@ impl PartitionLog {
         self.skip(1);
     }
 
-    /// From now on takes nothing of `producer_id` with an epoch below `epoch`.
-    pub(super) fn fence(&mut self, producer_id: i64, epoch: i16) {
-        let lowest = self.fences.entry(producer_id).or_insert(epoch);
-        *lowest = epoch.max(*lowest);
+    /// From now on takes nothing of `producer_id` with an epoch below `epoch`. False if that or more was so before.
+    pub(super) fn fence(&mut self, producer_id: i64, epoch: i16) -> bool {
+        let before = self.fences.insert(producer_id, epoch);
+        match before {
+            Some(before) if before >= epoch => {
+                self.fences.insert(producer_id, before);
+                false
+            }
+            Some(_) | None => true,
+        }
     }
 
     pub(super) fn is_fenced(&self, producer_id: i64, epoch: i16) -> bool {

@@ -4,7 +4,7 @@ use crate::journal::{
     Batch, Isolation, JournalError, NotTaken, Offset, Outcome, Partition, Refusal, TailEvent, Ticket, TopicIndex,
     TopicSpec,
 };
-use crate::message::RecordRef;
+use crate::message::{RecordRef, is_fence};
 
 mod faults;
 mod operated;

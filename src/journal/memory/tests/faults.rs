@@ -136,6 +136,11 @@ impl Run {
         let mut dice = Dice::new(!seed);
         let mut now_ms = 0;
         for sequence in 0..appends {
+            if sequence == appends / 3 {
+                log.cut_off(ids[1]);
+            } else if sequence == appends / 2 {
+                log.reconnect(ids[1]);
+            }
             let (who, partition) = (usize::from(dice.coin()), if dice.coin() { P0 } else { P1 });
             let ticket = Ticket { owner: who as u64, sequence };
             let value = sequence.to_string();

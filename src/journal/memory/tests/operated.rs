@@ -127,6 +127,71 @@ fn a_fenced_incarnation_ends() {
 }
 
 #[test]
+fn a_fence_that_is_a_record_reaches_every_tail_once_and_says_what_it_is() {
+    let (mut log, keeper) =
+        log_with(FaultPlan { fences_are_records: true, ..FaultPlan::default() }, Limits::default(), COMPACTED);
+    let dead = log.open(vec!["t".into()]);
+    let tails = [Isolation::ReadCommitted, Isolation::ReadUncommitted].map(|isolation| {
+        let tail = log.open_tail(keeper, isolation);
+        log.follow(tail, P0, Offset(0));
+        tail
+    });
+    for _ in 0..2 {
+        log.fence_partition(keeper, log.producer_id(dead), P0).unwrap();
+    }
+    for tail in tails {
+        let seen = events(&mut log, tail);
+        let [TailEvent::Batch(batch)] = &seen[..] else { panic!("{seen:?}") };
+        let record = batch.iter().next().unwrap();
+        assert!(batch.records_count == 1 && record.value().is_none() && is_fence(record.headers()));
+        assert_eq!(batch.producer_id, log.producer_id(dead));
+    }
+    assert!(log.fence_partition(keeper, 1, Partition { number: 9, ..P0 }).is_err());
+}
+
+#[test]
+fn a_fence_without_an_answer_was_done_or_not() {
+    let mut done = 0;
+    for seed in 0..40 {
+        let plan = FaultPlan { seed, unanswered_permille: 1000, ..FaultPlan::default() };
+        let (mut log, id) = log_with(plan, Limits::default(), &[]);
+        let fenced = log.fence_partition(id, log.producer_id(id), P0);
+        assert!(matches!(fenced, Err(JournalError::Unavailable { .. })));
+        put(&mut log, id, 0, P0, "k");
+        log.advance(0);
+        done += usize::from(log.health(id).fenced);
+    }
+    assert!((5..35).contains(&done), "a coin decides: {done}");
+}
+
+#[test]
+fn every_batch_has_the_time_at_which_the_log_took_it() {
+    let stamped = [("message.timestamp.type", "LogAppendTime"), ("cleanup.policy", "compact")];
+    let plan = FaultPlan { unknown_late_permille: 1000, late_ms_max: 100, seed: 9, ..FaultPlan::default() };
+    let (mut log, id) = log_with(plan, Limits::default(), &stamped);
+    let mut times = vec![];
+    put(&mut log, id, 0, P0, "late");
+    log.advance(10);
+    while let Some(due_ms) = log.next_due_ms() {
+        log.advance(due_ms);
+        times = vec![due_ms];
+    }
+    assert!(times[0] > 10);
+    log.set_faults(FaultPlan::default());
+    put(&mut log, id, 1, P0, "a");
+    log.advance(200);
+    log.advance(300);
+    log.write_foreign(7, "t", 0, &[record("foreign", Some("v"))], ForeignWrite::Plain);
+    log.advance(400);
+    log.fence(log.producer_id(id), "t", 0, FenceForm::Record);
+    times.extend([200, 300, 400]);
+    log.compact("t", 0);
+    let answer = log.read(id, P0, Offset(0), usize::MAX, Isolation::ReadUncommitted).unwrap();
+    let told: Vec<_> = answer.batches.iter().map(|batch| batch.append_time_ms).collect();
+    assert_eq!(told, times.into_iter().map(Some).collect::<Vec<_>>());
+}
+
+#[test]
 fn foreign_transactions_are_seen_as_the_isolation_wants() {
     let (mut log, id) = quiet();
     let committed = log.open_tail(id, Isolation::ReadCommitted);
