@@ -96,8 +96,7 @@ impl Fanout {
             self.metrics.subscriptions.inc();
             follower.filters.insert(place, Subscribed { filter, round });
         }
-        let wanted: BTreeSet<Partition> =
-            wants.iter().flat_map(|&want| self.interest.partitions_of(want)).collect();
+        let wanted: BTreeSet<Partition> = wants.iter().flat_map(|&want| self.interest.partitions_of(want)).collect();
         if !wanted.is_empty() {
             let from = self.resumed_from(&wants, &wanted, from);
             follower.lag = Some(Box::new(Lag::new(from, Waits::Start)));
@@ -117,10 +116,8 @@ impl Fanout {
         wanted: &BTreeSet<Partition>,
         from: &[(Place, i64)],
     ) -> BTreeMap<Partition, Offset> {
-        let known: BTreeMap<Partition, Offset> = from
-            .iter()
-            .filter_map(|&(place, offset)| Some((self.places.partition(place)?, Offset(offset))))
-            .collect();
+        let known: BTreeMap<Partition, Offset> =
+            from.iter().filter_map(|&(place, offset)| Some((self.places.partition(place)?, Offset(offset)))).collect();
         let asked_for = |partition: Partition| {
             wants.iter().any(|want| match *want {
                 Want::Whole(topic) => topic == partition.topic,
@@ -142,8 +139,7 @@ impl Fanout {
         }
         self.watermarks.remove(connection);
         let Some(follower) = self.followers.get_mut(&connection) else { return };
-        let filters: Vec<TopicFilter> =
-            follower.filters.iter().map(|subscribed| subscribed.filter.clone()).collect();
+        let filters: Vec<TopicFilter> = follower.filters.iter().map(|subscribed| subscribed.filter.clone()).collect();
         if let Some(lag) = follower.lag.take() {
             self.metrics.lagging.dec();
             for &partition in lag.from.keys() {

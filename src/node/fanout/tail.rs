@@ -209,13 +209,7 @@ impl Fanout {
     }
 
     /// There is no room for a message that must arrive.
-    pub(super) fn fall_behind(
-        &mut self,
-        connection: ConnectionId,
-        partition: Partition,
-        offset: Offset,
-        bytes: usize,
-    ) {
+    pub(super) fn fall_behind(&mut self, connection: ConnectionId, partition: Partition, offset: Offset, bytes: usize) {
         let open = self.asked.iter().chain([&self.collecting]).map(|open| &open.round);
         self.starting.iter().chain(open).for_each(|round| round.keep_starts());
         self.get_off(connection, partition, offset, Waits::Room);

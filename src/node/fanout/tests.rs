@@ -8,6 +8,7 @@ use super::*;
 use crate::journal::memory::{FaultPlan, ForeignWrite, Limits, MemoryJournal, SharedLog};
 use crate::journal::{AckGroup, AckSink, Journal, TopicSpec};
 use crate::ledger::ids::{Origin, topic_number};
+use crate::ledger::state::{Position, SessionState};
 use crate::message::RecordRef;
 use crate::mqtt::packet::{QoS, SubscribeOptions};
 use crate::mqtt::{ClientId, PacketId, TopicFilter};
@@ -28,11 +29,14 @@ impl AckSink for NoAcks {
     fn flush(&self) {}
 }
 
+/// The positions, and after whose.
+type Marked = (Vec<(Place, i64)>, Vec<ConnectionId>);
+
 /// What the actor told about sessions.
 #[derive(Debug, Default)]
 struct Told {
     parted: Mutex<Vec<(ConnectionId, Box<Parting>)>>,
-    watermarks: Mutex<Vec<(Vec<(Place, i64)>, Vec<ConnectionId>)>>,
+    watermarks: Mutex<Vec<Marked>>,
 }
 
 impl Reports for Told {
@@ -103,12 +107,8 @@ impl Stage {
 
     /// A record whose key and value are `topic`; its offset.
     fn write(&self, topic: &str) -> i64 {
-        let record = RecordRef {
-            key: Some(topic.as_bytes()),
-            value: Some(topic.as_bytes()),
-            headers: &[],
-            timestamp_ms: 0,
-        };
+        let record =
+            RecordRef { key: Some(topic.as_bytes()), value: Some(topic.as_bytes()), headers: &[], timestamp_ms: 0 };
         let partition = partition_of(topic.as_bytes(), self.partitions);
         self.log.with(|log| log.write_foreign(9, TOPIC, partition, &[record], ForeignWrite::Plain)).unwrap().0
     }
@@ -137,7 +137,8 @@ impl Stage {
     }
 
     fn follow(&mut self, client: &Client, filter: &str) {
-        let command = Command::Follow { subscriber: client.subscriber(), packet_id: id(1), filters: follows(&[filter]) };
+        let command =
+            Command::Follow { subscriber: client.subscriber(), packet_id: id(1), filters: follows(&[filter]) };
         self.command(command);
     }
 
@@ -152,7 +153,7 @@ impl Stage {
         let unacked = unacked.iter().map(|&(number, origin)| (id(number), origin)).collect();
         let parting = Parting {
             cause: PartCause::Broken,
-            state: crate::ledger::state::SessionState::default(),
+            state: SessionState::default(),
             unacked,
             outstanding: vec![],
             unknown: 0,
@@ -165,15 +166,16 @@ impl Stage {
 
     /// Takes everything out for a client and tells the actor of the room.
     async fn take_all(&mut self, client: &Client) -> Vec<Delivery> {
-        let mut all = Vec::new();
+        let (mut all, mut told) = (Vec::new(), false);
         loop {
             let (delivery, room) = client.mailbox.pop_delivery();
             if room {
                 self.command(Command::Room(client.id));
             }
+            told |= room;
             match delivery {
                 Some(delivery) => all.push(delivery),
-                None if room => self.settle().await,
+                None if std::mem::take(&mut told) => self.settle().await,
                 None => return all,
             }
         }
@@ -187,7 +189,7 @@ impl Stage {
         self.fanout.on_tick();
     }
 
-    fn watermark(&self) -> Option<(Vec<(Place, i64)>, Vec<ConnectionId>)> {
+    fn watermark(&self) -> Option<Marked> {
         self.told.watermarks.lock().unwrap().pop()
     }
 
@@ -195,8 +197,6 @@ impl Stage {
         self.fanout.metrics.lagging.get()
     }
 }
-
-use crate::ledger::state::Position;
 
 impl Client {
     fn subscriber(&self) -> Subscriber {
