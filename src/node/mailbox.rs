@@ -310,13 +310,15 @@ mod tests {
     use super::*;
     use crate::ledger::ids::Origin;
     use crate::message::{Content, Message, Stamp};
+    use crate::mqtt::packet::PublishProperties;
 
     const HERE: Place = Place { topic: 7, partition: 1 };
     const THERE: Place = Place { topic: 7, partition: 2 };
 
     fn delivery(qos: QoS, place: Place, offset: i64, tick: u32, bytes: usize) -> Delivery {
         let payload = vec![0; bytes];
-        let content = Content { payload: &payload, ..Content::default() };
+        let properties = PublishProperties::default();
+        let content = Content { qos, retain: false, properties: &properties, payload: &payload };
         Delivery {
             message: Message::new("t", content, Stamp::default()),
             qos,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::journal::Ticket;
 use crate::ledger::ids::Place;
 use crate::mqtt::{ClientId, PacketId, TopicFilter};
 use crate::node::connections::ConnectionId;
@@ -33,7 +34,7 @@ pub(super) enum Command {
         parting: Option<Box<Parting>>,
     },
     /// A retain-flagged publish is in the log.
-    Retain(crate::journal::Ticket),
+    Retain(Ticket),
     /// The mailbox of a lagging connection has room again.
     Room(ConnectionId),
 }
@@ -129,7 +130,7 @@ impl FanoutHandle {
     }
 
     /// A retain-flagged publish is in the log (R1).
-    pub fn retain(&self, ticket: crate::journal::Ticket) {
+    pub fn retain(&self, ticket: Ticket) {
         self.commands.push(Command::Retain(ticket));
     }
 

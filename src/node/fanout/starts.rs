@@ -116,6 +116,8 @@ impl Fanout {
             });
             self.board(connection);
         }
-        moved.into_iter().for_each(|(partition, clamped)| self.report(partition, clamped));
+        for (partition, clamped) in moved {
+            self.report(partition, clamped);
+        }
     }
 }

@@ -217,7 +217,9 @@ mod tests {
 
     fn sweeps(wanted: &[(u64, i64)]) -> Sweeps {
         let mut sweeps = Sweeps::default();
-        wanted.iter().for_each(|&(number, from)| sweeps.join(P, connection(number), Offset(from)));
+        for &(number, from) in wanted {
+            sweeps.join(P, connection(number), Offset(from));
+        }
         sweeps
     }
 

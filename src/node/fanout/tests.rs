@@ -8,6 +8,7 @@ use super::*;
 use crate::journal::memory::{FaultPlan, ForeignWrite, Limits, MemoryJournal, SharedLog};
 use crate::journal::{AckGroup, AckSink, Journal, TopicSpec};
 use crate::ledger::ids::{Origin, topic_number};
+use crate::ledger::state::{Position, SessionState};
 use crate::message::RecordRef;
 use crate::mqtt::packet::{QoS, SubscribeOptions};
 use crate::mqtt::{ClientId, PacketId, TopicFilter};
@@ -28,11 +29,14 @@ impl AckSink for NoAcks {
     fn flush(&self) {}
 }
 
+/// The positions, and after whose.
+type Marked = (Vec<(Place, i64)>, Vec<ConnectionId>);
+
 /// What the actor told about sessions.
 #[derive(Debug, Default)]
 struct Told {
     parted: Mutex<Vec<(ConnectionId, Box<Parting>)>>,
-    watermarks: Mutex<Vec<(Vec<(Place, i64)>, Vec<ConnectionId>)>>,
+    watermarks: Mutex<Vec<Marked>>,
 }
 
 impl Reports for Told {
@@ -149,7 +153,7 @@ impl Stage {
         let unacked = unacked.iter().map(|&(number, origin)| (id(number), origin)).collect();
         let parting = Parting {
             cause: PartCause::Broken,
-            state: crate::ledger::state::SessionState::default(),
+            state: SessionState::default(),
             unacked,
             outstanding: vec![],
             unknown: 0,
@@ -162,15 +166,16 @@ impl Stage {
 
     /// Takes everything out for a client and tells the actor of the room.
     async fn take_all(&mut self, client: &Client) -> Vec<Delivery> {
-        let mut all = Vec::new();
+        let (mut all, mut told) = (Vec::new(), false);
         loop {
             let (delivery, room) = client.mailbox.pop_delivery();
             if room {
                 self.command(Command::Room(client.id));
             }
+            told |= room;
             match delivery {
                 Some(delivery) => all.push(delivery),
-                None if room => self.settle().await,
+                None if std::mem::take(&mut told) => self.settle().await,
                 None => return all,
             }
         }
@@ -184,7 +189,7 @@ impl Stage {
         self.fanout.on_tick();
     }
 
-    fn watermark(&self) -> Option<(Vec<(Place, i64)>, Vec<ConnectionId>)> {
+    fn watermark(&self) -> Option<Marked> {
         self.told.watermarks.lock().unwrap().pop()
     }
 
@@ -192,8 +197,6 @@ impl Stage {
         self.fanout.metrics.lagging.get()
     }
 }
-
-use crate::ledger::state::Position;
 
 impl Client {
     fn subscriber(&self) -> Subscriber {

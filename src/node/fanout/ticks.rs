@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use super::Fanout;
-use super::watermark::Decision;
+use super::watermark::{Decision, Mark};
 use crate::journal::Offset;
 use crate::ledger::ids::Place;
 use crate::node::connections::ConnectionId;
@@ -31,7 +31,7 @@ impl Fanout {
         for connection in detach.into_iter().chain(attach) {
             self.tell_position(connection);
         }
-        if let Some((done, after)) = emit {
+        if let Some(Mark { done, after }) = emit {
             self.metrics.watermarks.inc();
             self.reports.watermark(done, after);
         }

@@ -51,8 +51,17 @@ pub(super) struct Decision {
     pub(super) detach: Vec<ConnectionId>,
     /// To be told, with their positions.
     pub(super) attach: Vec<ConnectionId>,
-    /// The watermark, and whose explicit positions must be before it in the log.
-    pub(super) emit: Option<(Vec<(Place, i64)>, Vec<ConnectionId>)>,
+    /// To go out now.
+    pub(super) emit: Option<Mark>,
+}
+
+/// A watermark.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// What all who follow have acknowledged.
+    pub(super) done: Vec<(Place, i64)>,
+    /// Whose explicit positions must be before it in the log.
+    pub(super) after: Vec<ConnectionId>,
 }
 
 impl Default for Watermarks {
@@ -119,7 +128,7 @@ impl Watermarks {
         if is_news && (followers > 0 || self.outdated) {
             self.emitted.clone_from(&sample);
             self.outdated = false;
-            decision.emit = Some((sample, std::mem::take(&mut self.owed)));
+            decision.emit = Some(Mark { done: sample, after: std::mem::take(&mut self.owed) });
         }
         if self.outdated {
             decision.attach.clear();

@@ -57,9 +57,9 @@ async fn a_session_that_was_ahead_of_this_nodes_tail_gets_nothing_twice() {
 async fn a_partition_that_a_position_does_not_know_is_read_from_its_start() {
     let mut stage = Stage::new(2, RECENT);
     let topics: Vec<String> = (0..20).map(|n| format!("a/{n}")).collect();
-    topics.iter().for_each(|topic| {
+    for topic in &topics {
         stage.write(topic);
-    });
+    }
     let (here, there, client) = (stage.place(0), stage.place(1), stage.client());
     let there_count = topics.iter().filter(|topic| partition_of(topic.as_bytes(), 2) == 1).count();
     stage.resume(&client, &["#"], &[(here, 20 - i64::try_from(there_count).unwrap())]);
@@ -219,6 +219,7 @@ async fn a_lagging_subscribers_new_subscription_brings_nothing_older() {
     stage.write_many("late", 2);
     stage.settle().await;
     stage.follow(&client, "late");
+    stage.settle().await;
     stage.write("late");
     stage.settle().await;
     assert_eq!(stage.offsets(&client).await, [0, 1, 2, 3, 4, 7]);
@@ -289,7 +290,7 @@ mod watermarks {
         stage.follow(&client, "b");
         stage.write("b");
         // The tail hands it out before the answer to the question where "b" starts.
-        while !stage.fanout.asked.as_ref().is_some_and(|asked| !asked.held.is_empty()) {
+        while stage.fanout.asked.as_ref().is_none_or(|asked| asked.held.is_empty()) {
             let event = stage.tail.next().await;
             stage.fanout.on_tail(event, &mut *stage.tail);
         }
