@@ -180,3 +180,6 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
