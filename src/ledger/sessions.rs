@@ -253,3 +253,6 @@ fn uncount(referred: &mut BTreeMap<Incarnation, u32>, incarnation: Incarnation) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
