@@ -9,6 +9,7 @@ mod client;
 mod litter;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::Included;
 
 pub use answers::{Absent, ClaimInfo, Inherited, LastWord, Owner};
 
@@ -151,30 +152,33 @@ impl Sessions {
         content: Option<Option<Content>>,
         at: At,
     ) -> Applied {
-        if self.clients.get(subject).is_none() {
-            let client = ClientKey::from_encoded(subject);
-            if content.as_ref().is_none_or(Option::is_none) {
-                return without(client, nonce, slot, content.is_some());
+        let known = self.clients.range_mut::<[u8], _>((Included(subject), Included(subject))).next();
+        let (key, client) = match (known, &content) {
+            (Some((key, client)), _) => (key.clone(), client),
+            (None, Some(Some(_))) => {
+                let key = ClientKey::from_encoded(subject);
+                (key.clone(), self.clients.entry(key).or_default())
             }
-            self.clients.insert(client.clone(), Client::new(client));
-        }
-        let Some(client) = self.clients.get_mut(subject) else { return Applied::Ignored(Ignored::Key) };
-        let key = client.key.clone();
-        let before = client.watch(self.rules);
-        client.refers(nonce, slot, |incarnation| uncount(&mut self.referred, incarnation));
+            (None, Some(None) | None) => {
+                return without(ClientKey::from_encoded(subject), nonce, slot, content.is_some());
+            }
+        };
+        let (before, referred) = (client.watch(self.rules), client.references(nonce));
         let applied = match content {
-            Some(Some(content)) => client.put(nonce, content, at, self.rules),
+            Some(Some(content)) => client.put(&key, nonce, content, at, self.rules),
             Some(None) | None => {
                 client.remove(nonce, slot);
                 without(key.clone(), nonce, slot, content.is_some())
             }
         };
-        client.refers(nonce, slot, |incarnation| *self.referred.entry(incarnation).or_default() += 1);
-        let after = client.watch(self.rules);
-        let is_empty = client.is_empty();
-        self.watch(&key, before, after);
-        if is_empty {
+        let (after, refers) = (client.watch(self.rules), client.references(nonce));
+        if client.is_empty() {
             self.clients.remove(&key);
+        }
+        self.watch(&key, before, after);
+        if referred != refers {
+            refers.into_iter().for_each(|incarnation| *self.referred.entry(incarnation).or_default() += 1);
+            referred.into_iter().for_each(|incarnation| uncount(&mut self.referred, incarnation));
         }
         applied
     }

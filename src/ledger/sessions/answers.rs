@@ -190,7 +190,7 @@ impl Sessions {
         let records = self.clients.get(client)?;
         let (owner, (run, set)) = (records.owner(self.rules)?, records.highest(self.rules)?);
         Some(Absent {
-            client: records.key.clone(),
+            client: client.clone(),
             owner: owner.nonce,
             incarnation: owner.claim.as_ref()?.incarnation,
             life: set.life,

@@ -40,7 +40,7 @@ impl Sessions {
         let mut keys = Vec::new();
         for client in self.ended.iter().chain(claimed) {
             if let Some(records) = self.clients.get(client) {
-                of_client(&mut keys, records, self.rules, fenced);
+                of_client(&mut keys, client, records, self.rules, fenced);
             }
         }
         let unused = |incarnation: &&Incarnation| fenced(**incarnation) && !self.referred.contains_key(incarnation);
@@ -60,8 +60,8 @@ impl Sessions {
     }
 }
 
-fn of_client(keys: &mut Vec<Vec<u8>>, records: &Client, rules: Rules, fenced: Fenced<'_>) {
-    let (client, runs) = (&records.key, records.runs());
+fn of_client(keys: &mut Vec<Vec<u8>>, client: &ClientKey, records: &Client, rules: Rules, fenced: Fenced<'_>) {
+    let runs = records.runs();
     for run in runs.iter().filter(|run| run.is_left_over()) {
         state_keys(keys, client, run);
         claim_keys(keys, client, run);
