@@ -302,3 +302,52 @@ proptest! {
         let _ = (Node::decode(&bytes), decode_keeper_claim(&bytes), decode_by(&bytes));
     }
 }
+
+/// Fields of a message: number, name, type.
+type Fields = std::collections::BTreeMap<u32, (String, String)>;
+
+/// Of `docs/records.proto`.
+fn published(text: &str) -> std::collections::BTreeMap<String, Fields> {
+    let mut messages = std::collections::BTreeMap::<String, Fields>::new();
+    let mut message = String::new();
+    for line in text.lines().map(|line| line.split("//").next().unwrap_or_default().trim()) {
+        if let Some(name) = line.strip_prefix("message ") {
+            message = name.trim_end_matches(" {").to_owned();
+            messages.entry(message.clone()).or_default();
+        } else if let Some((field, number)) = line.strip_suffix(';').and_then(|line| line.split_once(" = ")) {
+            let words: Vec<_> = field.split(' ').collect();
+            let (Ok(number), [.., kind, name]) = (number.parse(), &words[..]) else { continue };
+            messages.entry(message.clone()).or_default().insert(number, ((*name).to_owned(), (*kind).to_owned()));
+        }
+    }
+    messages
+}
+
+/// Of `wire.rs`.
+fn written(text: &str) -> std::collections::BTreeMap<String, Fields> {
+    let mut messages = std::collections::BTreeMap::<String, Fields>::new();
+    let (mut message, mut attribute) = (String::new(), "");
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("pub(super) struct ") {
+            message = name.trim_end_matches(" {").to_owned();
+        } else if let Some(inner) = line.strip_prefix("#[prost(") {
+            attribute = inner;
+        } else if let Some((name, kind)) = line.strip_prefix("pub ").and_then(|field| field.split_once(": ")) {
+            let number = attribute.split("tag = \"").nth(1).and_then(|tag| tag.split('"').next());
+            let scalar = attribute.split([',', ' ']).next().unwrap_or_default();
+            let inner = kind.trim_end_matches([',', '>']).rsplit('<').next().unwrap_or_default();
+            let kind = if scalar == "message" { inner } else { scalar };
+            let field = (name.to_owned(), kind.to_owned());
+            messages.entry(message.clone()).or_default().insert(number.unwrap().parse().unwrap(), field);
+        }
+    }
+    messages
+}
+
+#[test]
+fn the_published_schema_is_what_is_written() {
+    let published = published(include_str!("../../../docs/records.proto"));
+    let written = written(include_str!("wire.rs"));
+    assert!(written.len() > 20 && written["Set"].len() == 14, "{written:?}");
+    assert_eq!(published, written);
+}

@@ -49,6 +49,7 @@ impl Sessions {
     }
 
     /// Whether any record here still names a node: until then nothing about it may be removed from `mqtt.cluster`.
+    /// Looks at every session: to be asked of nodes that are gone, and rarely.
     pub fn names(&self, incarnation: Incarnation) -> bool {
         let claims = |client: &Client| {
             client.runs().iter().any(|run| run.claim.as_ref().is_some_and(|claim| claim.incarnation == incarnation))

@@ -138,8 +138,9 @@ fn a_watermark_goes_when_its_node_is_fenced_and_nothing_refers_to_it() {
     let _ = (log.h(2), log.set(2, 1, &SessionState { inbound: inbound.clone(), ..named("two") }));
     let _ = (log.gone(1, SET), log.gone(1, CLAIM));
     assert_eq!(log.anybodys(&[1]), keys(&[]), "tokens are still to be looked up");
-    log.part(2, 2, &Part::Inbound(inbound));
-    log.set(2, 3, &named("two"));
+    log.set(2, 2, &named("two"));
+    assert_eq!(log.anybodys(&[1]), w(1));
+    log.part(2, 3, &Part::Inbound(inbound));
     assert_eq!(log.anybodys(&[1]), keys(&[]), "also in a part");
     log.part(2, 4, &Part::Inbound(Inbound::default()));
     assert_eq!(log.anybodys(&[1]), w(1));
