@@ -164,12 +164,12 @@ impl Sessions {
             }
         };
         let (before, referred) = (client.watch(self.rules), client.references(nonce));
-        let applied = match content {
-            Some(Some(content)) => client.put(&key, nonce, content, at, self.rules),
-            Some(None) | None => {
-                client.remove(nonce, slot);
-                without(key.clone(), nonce, slot, content.is_some())
-            }
+        let has_value = content.is_some();
+        let applied = if let Some(content) = content.flatten() {
+            client.put(&key, nonce, content, at, self.rules)
+        } else {
+            client.remove(nonce, slot);
+            without(key.clone(), nonce, slot, has_value)
         };
         let (after, refers) = (client.watch(self.rules), client.references(nonce));
         if client.is_empty() {

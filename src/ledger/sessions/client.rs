@@ -281,12 +281,16 @@ impl Client {
                     }
                 }
                 None if set.has_unresolved => {
-                    record::decode_set(&set.value).into_iter().for_each(|record| of(record.state.inbound));
+                    if let Some(record) = record::decode_set(&set.value) {
+                        of(record.state.inbound);
+                    }
                 }
                 Some(_) | None => {}
             }
         }
-        run.last.as_ref().and_then(|last| record::decode_last(last)).flatten().into_iter().for_each(of);
+        if let Some(inbound) = run.last.as_ref().and_then(|last| record::decode_last(last)).flatten() {
+            of(inbound);
+        }
         found.extend(run.set.as_ref().map(|set| set.incarnation));
         found
     }
