@@ -111,6 +111,13 @@ fn replay(records: &[Record]) -> Sessions {
     sessions
 }
 
+/// Which of two comes first hangs on the log, not only on what compaction left of it.
+fn sorted(absent: impl Iterator<Item = Absent>) -> Vec<Absent> {
+    let mut absent: Vec<_> = absent.collect();
+    absent.sort_by_key(|absent| (absent.client.clone(), absent.due_ms));
+    absent
+}
+
 /// Every answer about every session.
 fn answers(sessions: &Sessions) -> impl PartialEq + std::fmt::Debug + use<> {
     let fenced = |incarnation| incarnation == node(1) || incarnation == node(2);
@@ -132,14 +139,14 @@ fn answers(sessions: &Sessions) -> impl PartialEq + std::fmt::Debug + use<> {
     };
     let nodes: Vec<_> = (0..4)
         .map(|n| {
-            let held: Vec<_> = sessions.held_by(node(n)).collect();
+            let held = sorted(sessions.held_by(node(n)));
             (sessions.watermark(node(n)).cloned(), sessions.names(node(n)), held)
         })
         .collect();
-    let due: Vec<_> = sessions.due(i64::MAX).collect();
-    let absent: Vec<_> = sessions.absent(2_000, &fenced).collect();
+    let due = sorted(sessions.due(i64::MAX));
+    let absent = sorted(sessions.absent(2_000, &fenced));
     let litter: BTreeSet<_> = sessions.litter(&fenced).collect();
-    let clients: Vec<_> = sessions.clients().cloned().collect();
+    let clients: BTreeSet<_> = sessions.clients().cloned().collect();
     ((of_client(0), of_client(1)), (clients, nodes, due, absent, litter))
 }
 
