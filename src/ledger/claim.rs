@@ -6,17 +6,15 @@ use super::rules::{Rule, Rules};
 /// Where a claim is.
 ///
 /// ```text
-///                  own claim applied (F2)            own set read back (F5)
-///   Claiming ─────────────────────────────▶ Setting ────────────────────────▶ Owning ◀─┐
-///      │  │                                    │                              │ │ │    │ write,
-///      │  │ own claim applied, nothing to set  │                              │ │ └────┘ read back
-///      │  └────────────────────────────────────┼─────────────▶ Owning         │ │
-///      │ own claim applied,                    │ foreign claim    foreign claim │ end: write S{deleted} (F10)
-///      │ does not count (K1)                   ▼                              │ ▼
-///      ▼                                    Fenced ◀──────────────────────────┴ Ending
-///    Void                                   (F6)  ◀──── foreign claim ─────────── │ read back
-///                                                                                 ▼
-///                                                                               Ended
+/// Claiming ─┬─ own claim (F2) ──▶ Setting ─┬─ read back (F5) ──▶ Owning ─┬─ end (F10) ──▶ Ending ─┬─ read back ──▶ Ended
+///           │                              │                     │ ▲     │                        │
+///           ├─ own claim, nothing          ├─ end ──▶ Ending     └─┘     │                        │
+///           │  to set ──▶ Owning           │                   write,    │                        │
+///           │                              │                  read back  │                        │
+///           └─ own claim does              └─ foreign claim              └─ foreign claim         └─ foreign claim
+///              not count (K1)                 ▼                             ▼                        ▼
+///              ▼                              Fenced (F6)                   Fenced (F6)              Fenced (F6)
+///              Void
 /// ```
 ///
 /// From Void, Fenced and Ended no way leads back.
@@ -237,17 +235,174 @@ impl Claim {
 
     fn on_end(&mut self) -> Decision {
         match self.state {
-            State::Owning { epoch } => {
+            // The set that ends the session is complete in itself: it need not wait for the first.
+            State::Setting { epoch } | State::Owning { epoch } => {
                 self.version += 1;
                 self.state = State::Ending { epoch, version: self.version };
                 Decision::WriteDeleted { epoch, version: self.version }
             }
-            State::Claiming
-            | State::Setting { .. }
-            | State::Ending { .. }
-            | State::Ended
-            | State::Fenced
-            | State::Void => Decision::Refuse,
+            State::Claiming | State::Ending { .. } | State::Ended | State::Fenced | State::Void => Decision::Refuse,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EPOCH: Epoch = Epoch { generation: 0, offset: 7 };
+    const OWN: Event = Event::OwnClaim { epoch: EPOCH, counted: true, needs_set: true };
+    const FOREIGN: Event = Event::ForeignClaim { counted: true };
+    const VOID: Event = Event::ForeignClaim { counted: false };
+
+    fn read_back(version: u32) -> Event {
+        Event::ReadBack { version }
+    }
+
+    /// A claim to which this happened.
+    fn after(events: &[Event]) -> Claim {
+        let mut claim = Claim::new(Rules::ALL);
+        for event in events {
+            claim.handle(*event);
+        }
+        claim
+    }
+
+    #[test]
+    fn the_world_is_told_when_the_own_set_was_read_back() {
+        let mut claim = Claim::new(Rules::ALL);
+        assert_eq!(claim.handle(OWN), Decision::WriteSet { epoch: EPOCH, version: 1 });
+        assert_eq!(claim.state(), State::Setting { epoch: EPOCH });
+        assert_eq!(claim.handle(Event::Write), Decision::Refuse, "F4: nothing comes before the set");
+        assert_eq!(claim.handle(read_back(1)), Decision::Told { version: 1 });
+        assert_eq!(claim.handle(Event::Write), Decision::Write { epoch: EPOCH, version: 2 });
+        assert_eq!(claim.handle(Event::Write), Decision::Write { epoch: EPOCH, version: 3 });
+        assert_eq!(claim.handle(read_back(2)), Decision::Told { version: 2 });
+        assert_eq!(claim.epoch(), Some(EPOCH));
+    }
+
+    #[test]
+    fn without_anything_to_set_the_claim_alone_is_enough() {
+        let mut claim = Claim::new(Rules::ALL);
+        let own = Event::OwnClaim { epoch: EPOCH, counted: true, needs_set: false };
+        assert_eq!(claim.handle(own), Decision::Told { version: 0 });
+        assert_eq!(claim.state(), State::Owning { epoch: EPOCH });
+    }
+
+    #[test]
+    fn claims_before_the_own_are_nobodys_business() {
+        assert_eq!(Claim::new(Rules::ALL).handle(FOREIGN), Decision::Nothing);
+        assert_eq!(after(&[FOREIGN, OWN]).state(), State::Setting { epoch: EPOCH });
+        assert_eq!(after(&[]).handle(Event::Write), Decision::Refuse, "F2");
+    }
+
+    #[test]
+    fn a_foreign_claim_fences_for_ever() {
+        for before in [&[OWN][..], &[OWN, read_back(1)], &[OWN, read_back(1), Event::End]] {
+            let mut claim = after(before);
+            assert_eq!(claim.handle(VOID), Decision::Nothing, "K1");
+            assert_eq!(claim.handle(FOREIGN), Decision::Fenced);
+            for (event, decision) in [
+                (read_back(1), Decision::Nothing),
+                (OWN, Decision::Nothing),
+                (FOREIGN, Decision::Nothing),
+                (Event::Write, Decision::Refuse),
+                (Event::End, Decision::Refuse),
+            ] {
+                assert_eq!((claim.handle(event), claim.state()), (decision, State::Fenced), "F5, F6: {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_repeated_own_claim_changes_nothing() {
+        for before in [&[OWN][..], &[OWN, read_back(1)], &[OWN, FOREIGN]] {
+            let mut claim = after(before);
+            let state = claim.state();
+            assert_eq!((claim.handle(OWN), claim.state()), (Decision::Nothing, state));
+        }
+    }
+
+    #[test]
+    fn a_keeper_that_came_too_late_does_nothing() {
+        let mut claim = Claim::new(Rules::ALL);
+        let late = Event::OwnClaim { epoch: EPOCH, counted: false, needs_set: true };
+        assert_eq!(claim.handle(late), Decision::Void);
+        assert_eq!((claim.handle(Event::Write), claim.handle(FOREIGN)), (Decision::Refuse, Decision::Nothing));
+        assert_eq!((claim.state(), claim.epoch()), (State::Void, None));
+    }
+
+    #[test]
+    fn a_session_ended_when_the_set_that_says_so_was_read_back() {
+        let mut claim = after(&[OWN, read_back(1), Event::Write]);
+        assert_eq!(claim.handle(Event::End), Decision::WriteDeleted { epoch: EPOCH, version: 3 });
+        assert_eq!(claim.handle(Event::Write), Decision::Refuse);
+        assert_eq!(claim.handle(read_back(2)), Decision::Told { version: 2 });
+        assert_eq!(claim.state(), State::Ending { epoch: EPOCH, version: 3 });
+        assert_eq!(claim.handle(read_back(3)), Decision::Told { version: 3 });
+        assert_eq!((claim.state(), claim.handle(FOREIGN)), (State::Ended, Decision::Nothing));
+        assert_eq!(after(&[OWN, Event::End]).state(), State::Ending { epoch: EPOCH, version: 2 });
+    }
+
+    #[test]
+    fn each_rule_that_can_be_taken_out_is_missed() {
+        let without = |rule, events: &[Event]| {
+            let mut claim = Claim::new(Rules::without(rule));
+            events.iter().map(|event| claim.handle(*event)).last()
+        };
+        let told = Some(Decision::Told { version: 1 });
+        assert_eq!(without(Rule::F5, &[OWN, FOREIGN, read_back(1)]), told);
+        assert_eq!(without(Rule::F6, &[OWN, FOREIGN, OWN, read_back(1)]), told);
+        let late = Event::OwnClaim { epoch: EPOCH, counted: false, needs_set: true };
+        assert_eq!(without(Rule::K1, &[late, read_back(1)]), told);
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            (any::<bool>(), any::<bool>()).prop_map(|(counted, needs_set)| Event::OwnClaim {
+                epoch: EPOCH,
+                counted,
+                needs_set
+            }),
+            any::<bool>().prop_map(|counted| Event::ForeignClaim { counted }),
+            (1..6_u32).prop_map(read_back),
+            Just(Event::Write),
+            Just(Event::End),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_written_or_told_before_the_own_claim_or_after_the_end(events in proptest::collection::vec(event(), 0..30)) {
+            let mut claim = Claim::new(Rules::ALL);
+            let mut written = 0;
+            for event in events {
+                let before = claim.state();
+                let acts = match claim.handle(event) {
+                    Decision::Nothing | Decision::Refuse | Decision::Void | Decision::Fenced => false,
+                    Decision::Told { .. } => true,
+                    Decision::WriteSet { version, .. }
+                    | Decision::Write { version, .. }
+                    | Decision::WriteDeleted { version, .. } => {
+                        prop_assert_eq!(version, written + 1);
+                        written = version;
+                        true
+                    }
+                };
+                match before {
+                    State::Claiming => {
+                        let is_own = matches!(event, Event::OwnClaim { counted: true, .. });
+                        prop_assert!(!acts || is_own);
+                    }
+                    State::Setting { .. } | State::Owning { .. } | State::Ending { .. } => {}
+                    State::Ended | State::Fenced | State::Void => {
+                        prop_assert!(!acts);
+                        prop_assert_eq!(claim.state(), before);
+                    }
+                }
+            }
         }
     }
 }

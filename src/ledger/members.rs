@@ -1,6 +1,6 @@
 //! The ledger of `mqtt.cluster`: which nodes there are, which are dead, who fences them, what cannot be changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ids::Incarnation;
 use super::record::Ignored;
@@ -248,7 +248,7 @@ impl Members {
     /// go out.
     pub fn litter(&self, named: &dyn Fn(Incarnation) -> bool) -> Vec<Vec<u8>> {
         let over = self.nodes.keys().chain(self.fenced.keys()).chain(self.evictions.keys()).copied();
-        let over: std::collections::BTreeSet<_> =
+        let over: BTreeSet<_> =
             over.filter(|incarnation| self.is_fenced(*incarnation) && !named(*incarnation)).collect();
         let mut keys = Vec::new();
         for node in over {
@@ -258,5 +258,207 @@ impl Members {
             keys.extend(self.fenced.get(&node).map(|_| ClusterKey::Fenced(node).encode()));
         }
         keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ledger::arbitrary::incarnation;
+    use crate::ledger::record::cluster::by;
+
+    /// A ledger that is fed by hand; a second passes with each record.
+    #[derive(Default)]
+    struct Log {
+        members: Members,
+        end: i64,
+    }
+
+    impl Log {
+        fn put(&mut self, key: ClusterKey, value: Option<Vec<u8>>) -> ClusterApplied {
+            self.end += 1;
+            self.members.apply(self.end, self.end * 1_000, &key.encode(), value.as_deref())
+        }
+
+        fn beat(&mut self, n: u8, beat: u64) -> ClusterApplied {
+            self.put(ClusterKey::Node(incarnation(n)), Some(Node { beat, ..Node::default() }.encode()))
+        }
+
+        fn leave(&mut self, n: u8) {
+            self.put(ClusterKey::Node(incarnation(n)), Some(Node { left: true, ..Node::default() }.encode()));
+        }
+
+        fn evict(&mut self, n: u8, who: u8) -> ClusterApplied {
+            let key = ClusterKey::Eviction { node: incarnation(n), by: incarnation(who) };
+            self.put(key, Some(by(incarnation(who))))
+        }
+
+        fn fence(&mut self, n: u8, who: u8) -> ClusterApplied {
+            self.put(ClusterKey::Fenced(incarnation(n)), Some(by(incarnation(who))))
+        }
+
+        fn live(&self) -> Vec<Incarnation> {
+            self.members.live().map(|(incarnation, _)| incarnation).collect()
+        }
+
+        fn to_fence(&self) -> Vec<(Incarnation, Option<Incarnation>)> {
+            self.members.to_fence().collect()
+        }
+    }
+
+    #[test]
+    fn a_node_lives_until_it_leaves_or_is_evicted() {
+        let mut log = Log::default();
+        let first = ClusterApplied::Beat { incarnation: incarnation(1), beat: 1, is_new: true, left: false };
+        assert_eq!(log.beat(1, 1), first);
+        let _ = (log.beat(2, 1), log.beat(3, 1));
+        let again = ClusterApplied::Beat { incarnation: incarnation(1), beat: 2, is_new: false, left: false };
+        assert_eq!(log.beat(1, 2), again);
+        assert_eq!(log.live(), [1, 2, 3].map(incarnation));
+        log.leave(2);
+        log.evict(3, 1);
+        assert_eq!(log.live(), [incarnation(1)]);
+        log.beat(3, 2);
+        assert_eq!(log.live(), [incarnation(1)], "who was evicted does not come back");
+        assert!(log.members.is_fenced(incarnation(2)) && !log.members.is_fenced(incarnation(3)));
+        log.fence(3, 1);
+        assert!(log.members.is_fenced(incarnation(3)));
+    }
+
+    #[test]
+    fn the_first_who_evicts_is_to_fence_and_the_next_if_it_dies() {
+        let mut log = Log::default();
+        (1..5).for_each(|n| drop(log.beat(n, 1)));
+        let evicted = |by, is_first| ClusterApplied::Evicted { incarnation: incarnation(4), by, is_first };
+        assert_eq!(log.evict(4, 2), evicted(incarnation(2), true));
+        assert_eq!(log.evict(4, 1), evicted(incarnation(1), false));
+        assert_eq!(log.to_fence(), [(incarnation(4), Some(incarnation(2)))]);
+        log.evict(2, 1);
+        let by_1 = Some(incarnation(1));
+        assert_eq!(log.to_fence(), [(incarnation(2), by_1), (incarnation(4), by_1)]);
+        log.leave(1);
+        assert_eq!(log.to_fence(), [(incarnation(2), None), (incarnation(4), None)]);
+        let overdue = log.members.overdue(incarnation(3), Patience::default());
+        assert_eq!(overdue, [2, 4].map(incarnation), "somebody has to say it again");
+        let _ = (log.evict(2, 3), log.evict(4, 3), log.fence(2, 3));
+        assert_eq!(log.to_fence(), [(incarnation(4), Some(incarnation(3)))]);
+    }
+
+    #[test]
+    fn a_node_is_overdue_after_enough_rounds_and_enough_log_time() {
+        let overdue = |rounds: u64, every_ms: i64| {
+            let mut members = Members::default();
+            let node = |n| ClusterKey::Node(incarnation(n)).encode();
+            members.apply(0, 0, &node(1), Some(&Node::default().encode()));
+            members.apply(1, 0, &node(2), Some(&Node::default().encode()));
+            for (beat, round) in (1..=rounds).zip(1_i64..) {
+                members.apply(1 + round, round * every_ms, &node(1), Some(&Node { beat, ..Node::default() }.encode()));
+            }
+            members.overdue(incarnation(1), Patience::default())
+        };
+        assert_eq!(overdue(5, 2_000), [incarnation(2)]);
+        assert_eq!(overdue(4, 5_000), [], "too few rounds: perhaps it is the observer who is late");
+        assert_eq!(overdue(9, 1_000), [], "too short a time");
+        assert_eq!(overdue(40, 1_000), [incarnation(2)]);
+    }
+
+    #[test]
+    fn nobody_finds_itself_overdue_or_is_heard_without_a_heartbeat() {
+        let mut log = Log::default();
+        (0..40).for_each(|beat| drop(log.beat(1, beat)));
+        assert_eq!(log.members.overdue(incarnation(1), Patience::default()), []);
+        assert_eq!(log.members.overdue(incarnation(2), Patience::default()), []);
+    }
+
+    #[test]
+    fn now_is_the_highest_append_time() {
+        let mut members = Members::default();
+        let key = ClusterKey::Fingerprint.encode();
+        for (append_ms, now) in [(5, 5), (9, 9), (7, 9)] {
+            members.apply(0, append_ms, &key, None);
+            assert_eq!(members.log_now_ms(), now);
+        }
+    }
+
+    #[test]
+    fn keepers_share_the_partitions_and_a_death_moves_only_those_of_the_dead() {
+        let mut log = Log::default();
+        assert_eq!(log.members.keeper_of(0), None);
+        (1..5).for_each(|n| drop(log.beat(n, 1)));
+        let keepers = |log: &Log| -> Vec<_> { (0..256).map(|n| log.members.keeper_of(n).unwrap()).collect() };
+        let before = keepers(&log);
+        for n in 1..5 {
+            let share = before.iter().filter(|keeper| **keeper == incarnation(n)).count();
+            assert!((32..128).contains(&share), "{n} keeps {share} of 256");
+        }
+        log.evict(3, 1);
+        for (old, new) in before.iter().zip(keepers(&log)) {
+            assert!(*old == new || *old == incarnation(3));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_changed_is_known_to_all() {
+        let mut log = Log::default();
+        let fingerprint = Fingerprint { generation: 0, sessions_partitions: 48, retained_partitions: 16 };
+        let applied = log.put(ClusterKey::Fingerprint, Some(fingerprint.encode()));
+        assert_eq!(applied, ClusterApplied::Fingerprint(fingerprint));
+        assert_eq!(log.members.fingerprint(), Some(fingerprint));
+        let topic = |name: &str| KafkaTopic { number: 7, name: name.into(), partitions: 1 };
+        log.put(ClusterKey::KafkaTopic(1), Some(topic("one").encode()));
+        assert_eq!(log.members.kafka_topic(1), Some(&topic("one")));
+        assert_eq!(log.members.number_taken(7, 1), None);
+        assert_eq!(log.members.number_taken(7, 2), Some(&topic("one")));
+    }
+
+    #[test]
+    fn what_no_session_names_is_removed_the_fence_last() {
+        let mut log = Log::default();
+        let _ = (log.beat(1, 1), log.beat(2, 1), log.evict(2, 1), log.fence(2, 1), log.beat(3, 1), log.leave(3));
+        assert_eq!(log.members.litter(&|_| true), Vec::<Vec<u8>>::new());
+        let keys = [
+            ClusterKey::Node(incarnation(2)),
+            ClusterKey::Eviction { node: incarnation(2), by: incarnation(1) },
+            ClusterKey::Fenced(incarnation(2)),
+            ClusterKey::Node(incarnation(3)),
+        ];
+        assert_eq!(log.members.litter(&|_| false), keys.map(ClusterKey::encode));
+        for key in keys {
+            assert_eq!(log.put(key, None), ClusterApplied::Gone(key));
+        }
+        assert_eq!(log.members.litter(&|_| false), Vec::<Vec<u8>>::new());
+        assert_eq!(log.live(), [incarnation(1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_compacted_log_answers_as_the_whole(steps in proptest::collection::vec((0..5_u8, 0..4_u8, 0..4_u8), 0..40)) {
+            let records: Vec<_> = steps.iter().map(|(what, n, who)| {
+                let node = incarnation(*n);
+                match what {
+                    0 => (ClusterKey::Node(node), Some(Node { beat: 1, ..Node::default() }.encode())),
+                    1 => (ClusterKey::Node(node), Some(Node { left: true, ..Node::default() }.encode())),
+                    2 => (ClusterKey::Eviction { node, by: incarnation(*who) }, Some(by(incarnation(*who)))),
+                    3 => (ClusterKey::Fenced(node), Some(by(incarnation(*who)))),
+                    _ => (ClusterKey::Node(node), if *who == 0 { Some(vec![0xff]) } else { None }),
+                }
+            }).collect();
+            let last: BTreeMap<_, _> = records.iter().enumerate().map(|(at, (key, _))| (*key, at)).collect();
+            let replay = |whole: bool| {
+                let mut members = Members::default();
+                for (at, (key, value)) in records.iter().enumerate().filter(|(at, (key, _))| whole || last[key] == *at) {
+                    members.apply(i64::try_from(at).unwrap(), 0, &key.encode(), value.as_deref());
+                }
+                let nodes: Vec<_> = (0..4).map(|n| {
+                    let (node, keeper) = (incarnation(n), members.keeper_of(n.into()));
+                    let member = members.member(node).map(|member| (member.node.clone(), member.append_ms));
+                    (member, members.is_evicted(node), members.is_fenced(node), keeper)
+                }).collect();
+                (nodes, members.to_fence().collect::<Vec<_>>(), members.litter(&|_| false))
+            };
+            prop_assert_eq!(replay(true), replay(false));
+        }
     }
 }

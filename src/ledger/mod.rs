@@ -8,6 +8,8 @@
 //! depends only on the last record of each key, because compaction keeps nothing else: a replay in two halves, or of the
 //! compacted log, answers what a replay in one piece answers.
 
+#[cfg(test)]
+mod arbitrary;
 pub mod claim;
 pub mod ids;
 pub mod members;

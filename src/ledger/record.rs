@@ -129,7 +129,8 @@ pub fn decode_part(kind: PartKind, value: &[u8]) -> Option<(u32, Part)> {
     Some(match kind {
         PartKind::Subscriptions => {
             let part = wire::SubscriptionsPart::decode(value).ok()?;
-            let subscriptions = convert::each(part.subscriptions, convert::subscription_back)?;
+            let subscriptions =
+                convert::each(part.subscriptions, |subscription| convert::subscription_back(&subscription))?;
             let position = convert::position_back(part.position.unwrap_or_default())?;
             (part.version, Part::Subscriptions(subscriptions, position))
         }
@@ -153,7 +154,6 @@ pub fn decode_part(kind: PartKind, value: &[u8]) -> Option<(u32, Part)> {
 }
 
 /// Of F: `Some(None)` where the final QoS 2 state is not known.
-#[expect(clippy::option_option, reason = "the outer says whether it could be read, the inner what it says")]
 pub fn decode_last(value: &[u8]) -> Option<Option<Inbound>> {
     let last = wire::Final::decode(value).ok()?;
     match last.inbound {
@@ -180,3 +180,6 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,12 +7,14 @@
 mod answers;
 mod client;
 mod litter;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use answers::{Absent, ClaimInfo, Inherited, LastWord, Owner};
 
-use self::client::{Client, Content, Watch};
+use self::client::{Content, Watch};
+use self::table::{Number, Table};
 use super::ids::{Epoch, Incarnation, Nonce};
 use super::record::{self, ClientKey, Ignored, Key, PartKind, Slot, Watermark};
 use super::rules::Rules;
@@ -97,14 +99,14 @@ pub enum ClaimKind {
 pub struct Sessions {
     generation: u32,
     rules: Rules,
-    clients: BTreeMap<ClientKey, Client>,
+    clients: Table,
     watermarks: BTreeMap<Incarnation, Watermark>,
     /// Sessions without a connection, by the log time at which something is to be done about them.
-    due: BTreeSet<(i64, ClientKey)>,
+    due: BTreeSet<(i64, Number)>,
     /// The others that have an owner, by its node.
-    held: BTreeMap<Incarnation, BTreeSet<ClientKey>>,
+    held: BTreeMap<Incarnation, BTreeSet<Number>>,
     /// Sessions with records that somebody may have to remove.
-    ended: BTreeSet<ClientKey>,
+    ended: BTreeSet<Number>,
     /// How many records refer to a node's watermark.
     referred: BTreeMap<Incarnation, u32>,
 }
@@ -113,6 +115,13 @@ impl Sessions {
     /// An empty ledger. `generation` is the life of `mqtt.sessions` (F1); `rules` is [`Rules::ALL`] outside simulations.
     pub fn new(generation: u32, rules: Rules) -> Self {
         Self { generation, rules, ..Self::default() }
+    }
+
+    /// Clients choose their ids: a seed that they do not know keeps them from choosing ids that slow the ledger down.
+    /// Answers do not depend on it.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { clients: Table::with_seed(seed), ..self }
     }
 
     /// Takes the record at `offset`, which Kafka appended at `append_ms`. Records come in the order of their offsets.
@@ -151,51 +160,52 @@ impl Sessions {
         content: Option<Option<Content>>,
         at: At,
     ) -> Applied {
-        if self.clients.get(subject).is_none() {
-            let client = ClientKey::from_encoded(subject);
-            if content.as_ref().is_none_or(Option::is_none) {
-                return without(client, nonce, slot, content.is_some());
-            }
-            self.clients.insert(client.clone(), Client::new(client));
+        let known = self.clients.find(subject);
+        if known.is_none() && content.as_ref().is_none_or(Option::is_none) {
+            return without(ClientKey::from_encoded(subject), nonce, slot, content.is_some());
         }
-        let Some(client) = self.clients.get_mut(subject) else { return Applied::Ignored(Ignored::Key) };
-        let key = client.key.clone();
-        let before = client.watch(self.rules);
-        client.refers(nonce, slot, |incarnation| uncount(&mut self.referred, incarnation));
-        let applied = match content {
-            Some(Some(content)) => client.put(nonce, content, at, self.rules),
-            Some(None) | None => {
-                client.remove(nonce, slot);
-                without(key.clone(), nonce, slot, content.is_some())
-            }
+        let number = known.or_else(|| self.clients.insert(ClientKey::from_encoded(subject)));
+        let Some((number, (key, client))) = number.and_then(|number| Some((number, self.clients.at_mut(number)?)))
+        else {
+            return Applied::Ignored(Ignored::Key);
         };
-        client.refers(nonce, slot, |incarnation| *self.referred.entry(incarnation).or_default() += 1);
-        let after = client.watch(self.rules);
-        let is_empty = client.is_empty();
-        self.watch(&key, before, after);
-        if is_empty {
-            self.clients.remove(&key);
+        let (before, referred) = (client.watch(self.rules), client.references(nonce));
+        let has_value = content.is_some();
+        let applied = if let Some(content) = content.flatten() {
+            client.put(key, nonce, content, at, self.rules)
+        } else {
+            client.remove(nonce, slot);
+            without(key.clone(), nonce, slot, has_value)
+        };
+        let (after, refers) = (client.watch(self.rules), client.references(nonce));
+        if client.is_empty() {
+            self.clients.remove(number);
+        }
+        self.watch(number, before, after);
+        if referred != refers {
+            refers.into_iter().for_each(|incarnation| *self.referred.entry(incarnation).or_default() += 1);
+            referred.into_iter().for_each(|incarnation| uncount(&mut self.referred, incarnation));
         }
         applied
     }
 
     /// Moves a session from one index to another.
-    fn watch(&mut self, client: &ClientKey, before: Watch, after: Watch) {
+    fn watch(&mut self, client: Number, before: Watch, after: Watch) {
         if before == after {
             return;
         }
         if before.ended != after.ended {
             if after.ended {
-                self.ended.insert(client.clone());
+                self.ended.insert(client);
             } else {
-                self.ended.remove(client);
+                self.ended.remove(&client);
             }
         }
         if let Some(due_ms) = before.due_ms {
-            self.due.remove(&(due_ms, client.clone()));
+            self.due.remove(&(due_ms, client));
         }
         if let Some(due_ms) = after.due_ms {
-            self.due.insert((due_ms, client.clone()));
+            self.due.insert((due_ms, client));
         }
         if before.held_by == after.held_by {
             return;
@@ -203,13 +213,13 @@ impl Sessions {
         if let Some(incarnation) = before.held_by
             && let Some(held) = self.held.get_mut(&incarnation)
         {
-            held.remove(client);
+            held.remove(&client);
             if held.is_empty() {
                 self.held.remove(&incarnation);
             }
         }
         if let Some(incarnation) = after.held_by {
-            self.held.entry(incarnation).or_default().insert(client.clone());
+            self.held.entry(incarnation).or_default().insert(client);
         }
     }
 
@@ -230,7 +240,7 @@ impl Sessions {
 
     /// Whether no session has a record.
     pub fn is_empty(&self) -> bool {
-        self.clients.is_empty()
+        self.clients.len() == 0
     }
 }
 
@@ -253,3 +263,6 @@ fn uncount(referred: &mut BTreeMap<Incarnation, u32>, incarnation: Incarnation) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,7 +118,7 @@ impl Node {
     /// The value as bytes.
     pub fn encode(&self) -> Vec<u8> {
         wire::Node {
-            node_id: self.node_id.to_string(),
+            id: self.node_id.to_string(),
             producer_id: self.producer_id,
             beat: self.beat,
             started_ms: self.started_ms,
@@ -131,7 +131,7 @@ impl Node {
     pub fn decode(value: &[u8]) -> Option<Self> {
         let node = wire::Node::decode(value).ok()?;
         let (producer_id, beat, started_ms, left) = (node.producer_id, node.beat, node.started_ms, node.left);
-        Some(Self { node_id: node.node_id.into(), producer_id, beat, started_ms, left })
+        Some(Self { node_id: node.id.into(), producer_id, beat, started_ms, left })
     }
 }
 

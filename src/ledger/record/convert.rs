@@ -66,7 +66,7 @@ pub(super) fn set_back(set: wire::Set) -> Option<SetRecord> {
             None => None,
         },
         due: each(set.due, due_back)?,
-        subscriptions: each(set.subscriptions, subscription_back)?,
+        subscriptions: each(set.subscriptions, |subscription| subscription_back(&subscription))?,
         position: position_back(set.position.unwrap_or_default())?,
         inbound: inbound_back(set.inbound.unwrap_or_default())?,
         outbound: outbound_back(set.outbound.unwrap_or_default())?,
@@ -118,7 +118,7 @@ pub(super) fn subscription(subscription: &SubscriptionState) -> wire::Subscripti
     }
 }
 
-pub(super) fn subscription_back(subscription: wire::Subscription) -> Option<SubscriptionState> {
+pub(super) fn subscription_back(subscription: &wire::Subscription) -> Option<SubscriptionState> {
     let bits = subscription.options;
     let options = SubscribeOptions {
         qos: QoS::from_u8(u8::try_from(bits & option::QOS).ok()?)?,

@@ -244,7 +244,7 @@ pub(super) struct OpenDelivery {
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Node {
     #[prost(string, tag = "1")]
-    pub node_id: String,
+    pub id: String,
     #[prost(int64, tag = "2")]
     pub producer_id: i64,
     #[prost(uint64, tag = "3")]

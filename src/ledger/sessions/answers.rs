@@ -1,6 +1,9 @@
 //! What is asked about sessions.
 
+use std::borrow::Borrow;
+
 use super::client::{Claim, Client, Run};
+use super::table::Number;
 use super::{ClaimKind, Sessions};
 use crate::ledger::ids::{Epoch, Incarnation, Nonce};
 use crate::ledger::record::{self, ClientKey, Watermark};
@@ -163,7 +166,7 @@ impl Sessions {
     /// then those that belong to a node that is `gone`.
     pub fn absent(&self, log_ms: i64, gone: &dyn Fn(Incarnation) -> bool) -> impl Iterator<Item = Absent> {
         let left = self.held.iter().filter(|(incarnation, _)| gone(**incarnation)).flat_map(|(_, held)| held);
-        let left: Vec<_> = left.filter_map(|client| self.absent_of(client)).collect();
+        let left: Vec<_> = left.filter_map(|client| self.absent_at(*client)).collect();
         self.due(log_ms).chain(left)
     }
 
@@ -172,12 +175,12 @@ impl Sessions {
         self.due
             .iter()
             .take_while(move |(due_ms, _)| *due_ms <= log_ms)
-            .filter_map(|(_, client)| self.absent_of(client))
+            .filter_map(|(_, client)| self.absent_at(*client))
     }
 
     /// Sessions that belong to a node and are not disconnected as far as the log knows.
     pub fn held_by(&self, incarnation: Incarnation) -> impl Iterator<Item = Absent> {
-        self.held.get(&incarnation).into_iter().flatten().filter_map(|client| self.absent_of(client))
+        self.held.get(&incarnation).into_iter().flatten().filter_map(|client| self.absent_at(*client))
     }
 
     /// The nodes that sessions belong to.
@@ -187,10 +190,14 @@ impl Sessions {
 
     /// One session as [`Sessions::absent`] tells it; `None` where there is no set or no owner.
     pub fn absent_of(&self, client: &ClientKey) -> Option<Absent> {
-        let records = self.clients.get(client)?;
+        self.absent_at(self.clients.find(client.borrow())?)
+    }
+
+    fn absent_at(&self, number: Number) -> Option<Absent> {
+        let (client, records) = self.clients.at(number)?;
         let (owner, (run, set)) = (records.owner(self.rules)?, records.highest(self.rules)?);
         Some(Absent {
-            client: records.key.clone(),
+            client: client.clone(),
             owner: owner.nonce,
             incarnation: owner.claim.as_ref()?.incarnation,
             life: set.life,
@@ -202,9 +209,9 @@ impl Sessions {
         })
     }
 
-    /// All sessions, in the order of their keys.
+    /// All sessions, in an order that is the same in every replay of the same records.
     pub fn clients(&self) -> impl Iterator<Item = &ClientKey> {
-        self.clients.keys()
+        self.clients.iter().map(|(client, _)| client)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The records of one session.
 
+use smallvec::SmallVec;
+
 use super::{Applied, At, ClaimKind};
 use crate::ledger::ids::{Epoch, Incarnation, Nonce};
 use crate::ledger::record::{self, ClientKey, PartKind, Slot};
@@ -7,9 +9,11 @@ use crate::ledger::rules::{Rule, Rules};
 use crate::ledger::state::{Inbound, Life, Part, SessionState};
 
 /// The last record of each key of one session.
-#[derive(Debug)]
+///
+/// There are as many of these as there are sessions: vectors are kept exactly as long as they must be, and nothing is kept
+/// of a value that no answer needs.
+#[derive(Debug, Default)]
 pub(super) struct Client {
-    pub(super) key: ClientKey,
     runs: Vec<Run>,
 }
 
@@ -119,10 +123,6 @@ impl Content {
 }
 
 impl Client {
-    pub(super) fn new(key: ClientKey) -> Self {
-        Self { key, runs: Vec::new() }
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
@@ -136,9 +136,10 @@ impl Client {
     }
 
     /// The only way in.
-    pub(super) fn put(&mut self, nonce: Nonce, content: Content, at: At, rules: Rules) -> Applied {
-        let client = self.key.clone();
+    pub(super) fn put(&mut self, key: &ClientKey, nonce: Nonce, content: Content, at: At, rules: Rules) -> Applied {
+        let client = key.clone();
         let index = self.runs.iter().position(|run| run.nonce == nonce).unwrap_or_else(|| {
+            self.runs.reserve_exact(1);
             self.runs.push(Run { nonce, claim: None, set: None, parts: Vec::new(), last: None });
             self.runs.len() - 1
         });
@@ -156,12 +157,19 @@ impl Client {
             Content::Set(set) => {
                 let version = set.version;
                 run.set = Some(Set { offset: at.offset, append_ms: at.append_ms, ..set });
+                run.drop_old_values();
                 Applied::Set { client, nonce, version }
             }
             Content::Part(part) => {
                 let (kind, version) = (part.kind, part.version);
-                run.parts.retain(|other| other.kind != kind);
-                run.parts.push(PartRecord { append_ms: at.append_ms, ..part });
+                let part = PartRecord { append_ms: at.append_ms, ..part };
+                if let Some(other) = run.parts.iter_mut().find(|other| other.kind == kind) {
+                    *other = part;
+                } else {
+                    run.parts.reserve_exact(1);
+                    run.parts.push(part);
+                }
+                run.drop_old_values();
                 Applied::Part { client, nonce, part: kind, version }
             }
             Content::Last(value) => {
@@ -185,6 +193,7 @@ impl Client {
         }
         if run.claim.is_none() && run.set.is_none() && run.parts.is_empty() && run.last.is_none() {
             self.runs.remove(index);
+            self.runs.shrink_to_fit();
         }
     }
 
@@ -259,32 +268,31 @@ impl Client {
         }
     }
 
-    /// Hands every incarnation whose watermark the record needs to `found`.
-    pub(super) fn refers(&self, nonce: Nonce, slot: Slot, mut found: impl FnMut(Incarnation)) {
-        let Some(run) = self.run(nonce) else { return };
-        let mut of = |inbound: &Inbound| inbound.unresolved.iter().for_each(|entry| found(entry.incarnation));
-        match slot {
-            Slot::Claim | Slot::KeeperClaim => {}
-            Slot::Set => {
-                let Some(set) = &run.set else { return };
-                if let Some(record) = set.has_unresolved.then(|| record::decode_set(&set.value)).flatten() {
-                    of(&record.state.inbound);
+    /// The nodes whose watermarks the records of a nonce need.
+    pub(super) fn references(&self, nonce: Nonce) -> SmallVec<[Incarnation; 2]> {
+        let mut found = SmallVec::new();
+        let Some(run) = self.run(nonce) else { return found };
+        let mut of = |inbound: Inbound| found.extend(inbound.unresolved.iter().map(|entry| entry.incarnation));
+        if let Some(set) = &run.set {
+            match run.younger(PartKind::Inbound, set) {
+                Some(part) if part.has_unresolved => {
+                    if let Some((_, Part::Inbound(inbound))) = record::decode_part(part.kind, &part.value) {
+                        of(inbound);
+                    }
                 }
-                found(set.incarnation);
-            }
-            Slot::Part(kind) => {
-                let part = run.parts.iter().find(|part| part.kind == kind && part.has_unresolved);
-                if let Some((_, Part::Inbound(inbound))) = part.and_then(|part| record::decode_part(kind, &part.value))
-                {
-                    of(&inbound);
+                None if set.has_unresolved => {
+                    if let Some(record) = record::decode_set(&set.value) {
+                        of(record.state.inbound);
+                    }
                 }
-            }
-            Slot::Final => {
-                if let Some(Some(inbound)) = run.last.as_ref().and_then(|last| record::decode_last(last)) {
-                    of(&inbound);
-                }
+                Some(_) | None => {}
             }
         }
+        if let Some(inbound) = run.last.as_ref().and_then(|last| record::decode_last(last)).flatten() {
+            of(inbound);
+        }
+        found.extend(run.set.as_ref().map(|set| set.incarnation));
+        found
     }
 }
 
@@ -297,8 +305,21 @@ impl Run {
 
     /// Whether wills are due: the set says so, or a younger part does.
     pub(super) fn has_due(&self, set: &Set) -> bool {
-        let part = self.parts.iter().find(|part| part.kind == PartKind::Due && part.version > set.version);
-        part.map_or(set.has_due, |part| part.has_due)
+        self.younger(PartKind::Due, set).map_or(set.has_due, |part| part.has_due)
+    }
+
+    /// The part, if it counts beside this set.
+    fn younger(&self, kind: PartKind, set: &Set) -> Option<&PartRecord> {
+        self.parts.iter().find(|part| part.kind == kind && part.version > set.version)
+    }
+
+    /// Versions only rise: a part that is older than the set never counts again. That it is there is remembered, because
+    /// its key has to be removed one day.
+    fn drop_old_values(&mut self) {
+        let Some(set) = &self.set else { return };
+        for part in self.parts.iter_mut().filter(|part| part.version <= set.version) {
+            part.value = Box::default();
+        }
     }
 
     /// It was deleted, and nothing is left to be done for it.

@@ -36,12 +36,10 @@ impl Sessions {
     /// watermarks of fenced nodes that nothing refers to.
     pub fn litter(&self, fenced: Fenced<'_>) -> impl Iterator<Item = Vec<u8>> {
         let claimed = self.held.iter().filter(|(incarnation, _)| fenced(**incarnation)).flat_map(|(_, held)| held);
-        let claimed = claimed.filter(|client| !self.ended.contains(*client));
+        let claimed = claimed.filter(|number| !self.ended.contains(*number));
         let mut keys = Vec::new();
-        for client in self.ended.iter().chain(claimed) {
-            if let Some(records) = self.clients.get(client) {
-                of_client(&mut keys, records, self.rules, fenced);
-            }
+        for (client, records) in self.ended.iter().chain(claimed).filter_map(|number| self.clients.at(*number)) {
+            of_client(&mut keys, client, records, self.rules, fenced);
         }
         let unused = |incarnation: &&Incarnation| fenced(**incarnation) && !self.referred.contains_key(incarnation);
         keys.extend(self.watermarks.keys().filter(unused).map(|incarnation| watermark_key(*incarnation)));
@@ -49,6 +47,7 @@ impl Sessions {
     }
 
     /// Whether any record here still names a node: until then nothing about it may be removed from `mqtt.cluster`.
+    /// Looks at every session: to be asked of nodes that are gone, and rarely.
     pub fn names(&self, incarnation: Incarnation) -> bool {
         let claims = |client: &Client| {
             client.runs().iter().any(|run| run.claim.as_ref().is_some_and(|claim| claim.incarnation == incarnation))
@@ -56,12 +55,12 @@ impl Sessions {
         self.referred.contains_key(&incarnation)
             || self.watermarks.contains_key(&incarnation)
             || self.held.contains_key(&incarnation)
-            || self.clients.values().any(claims)
+            || self.clients.iter().any(|(_, client)| claims(client))
     }
 }
 
-fn of_client(keys: &mut Vec<Vec<u8>>, records: &Client, rules: Rules, fenced: Fenced<'_>) {
-    let (client, runs) = (&records.key, records.runs());
+fn of_client(keys: &mut Vec<Vec<u8>>, client: &ClientKey, records: &Client, rules: Rules, fenced: Fenced<'_>) {
+    let runs = records.runs();
     for run in runs.iter().filter(|run| run.is_left_over()) {
         state_keys(keys, client, run);
         claim_keys(keys, client, run);
