@@ -57,6 +57,9 @@ pub struct CommonArgs {
     /// The broker
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883", value_parser = broker)]
     broker: SocketAddr,
+    /// Another node of the broker, to which clients turn that lost their connection; may be given several times
+    #[arg(long, value_name = "HOST:PORT", value_parser = broker)]
+    fallback: Vec<SocketAddr>,
     /// MQTT version: 3.1, 3.1.1 or 5
     #[arg(long, value_name = "VERSION", default_value = "3.1.1", value_parser = protocol)]
     protocol: ProtocolVersion,
@@ -334,6 +337,7 @@ impl CommonArgs {
             run,
             target: Target {
                 broker: self.broker,
+                fallbacks: self.fallback,
                 version: self.protocol,
                 client_id: self.client_id,
                 username: self.username,

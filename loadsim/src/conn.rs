@@ -87,12 +87,16 @@ pub struct Conn {
     pub ended_ns: Option<u64>,
     /// When its client was ready for the first time.
     pub first_ready_ns: Option<u64>,
+    /// Connections that it lost or did not get.
+    pub turns: u32,
     /// Attempts since it was ready.
     pub attempts: u32,
     /// What a subscriber that came back has still to get: topics, and the sequence that will do.
     pub behind: Vec<(u32, u64)>,
     /// Whether it stands in the queue of those with something to do.
     pub is_queued: bool,
+    /// Of the last connection.
+    broker: Option<SocketAddr>,
     link: Link,
     may_read: bool,
     is_ending: bool,
@@ -114,9 +118,11 @@ impl Conn {
             ping_due_ns: 0,
             ended_ns: None,
             first_ready_ns: None,
+            turns: 0,
             attempts: 0,
             behind: Vec::new(),
             is_queued: false,
+            broker: None,
             link: Link::Waiting,
             may_read: false,
             is_ending: false,
@@ -142,6 +148,7 @@ impl Conn {
             .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
             .map_err(|error| ConnError::Socket { from, error, hint: "" })?;
         self.link = Link::Opening(stream);
+        self.broker = Some(broker);
         (self.may_read, self.is_ending) = (false, false);
         Ok(())
     }
@@ -167,8 +174,8 @@ impl Conn {
     }
 
     /// The socket had an event while TCP connected. True once it is connected.
-    pub fn on_opening(&mut self, broker: SocketAddr) -> Result<bool, ConnError> {
-        let Link::Opening(stream) = &self.link else { return Ok(false) };
+    pub fn on_opening(&mut self) -> Result<bool, ConnError> {
+        let (Link::Opening(stream), Some(broker)) = (&self.link, self.broker) else { return Ok(false) };
         if let Ok(Some(error)) | Err(error) = stream.take_error() {
             return Err(ConnError::Connect { broker, error });
         }

@@ -54,6 +54,8 @@ pub struct Kill {
 pub struct Target {
     /// Where it listens.
     pub broker: SocketAddr,
+    /// Its other nodes.
+    pub fallbacks: Vec<SocketAddr>,
     /// Protocol version.
     pub version: ProtocolVersion,
     /// Client ids.
@@ -187,6 +189,13 @@ impl Spec {
         Plan { run: self.run, publishers: publishing.publishers, messages, start_ns, end_ns, schedule }
     }
 
+    /// Where a client connects who has lost, or not got, so many connections.
+    pub fn broker(&self, turns: u32) -> SocketAddr {
+        let fallbacks = &self.target.fallbacks;
+        let turn = usize::try_from(turns).unwrap_or(0) % (fallbacks.len() + 1);
+        turn.checked_sub(1).and_then(|turn| fallbacks.get(turn)).copied().unwrap_or(self.target.broker)
+    }
+
     /// Where connection `index` comes from.
     pub fn source_address(&self, index: u32) -> Option<IpAddr> {
         let addresses = &self.target.source_addresses;
@@ -276,6 +285,7 @@ mod tests {
             run: 1,
             target: Target {
                 broker: ([127, 0, 0, 1], 1883).into(),
+                fallbacks: Vec::new(),
                 version: ProtocolVersion::V5,
                 client_id: "{i}".parse().unwrap(),
                 username: None,

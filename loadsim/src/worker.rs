@@ -177,7 +177,7 @@ impl Worker {
         let Token(at) = event.token();
         let Some(conn) = self.conns.get_mut(at) else { return };
         if conn.is_opening() {
-            let opened = conn.on_opening(self.spec.target.broker);
+            let opened = conn.on_opening();
             match opened {
                 Ok(true) => self.say_hello(at),
                 Ok(false) => return,

@@ -270,6 +270,18 @@ fn resuming_subscribers_are_timed_beside_probes() {
 }
 
 #[test]
+fn clients_turn_to_another_node_when_theirs_is_gone() {
+    // The other node knows nothing of the sessions: that is how it is recognized.
+    let (first, other) = (Broker::start(Fault::HangUp(100)), Broker::start(Fault::Nothing));
+    let further = ["--publishers", "1", "--subscribers", "1", "--rate", "500", "--count", "200", "--reconnect"];
+    let other = other.address.to_string();
+    let lasting = ["--protocol", "5", "--session-expiry-s", "60", "--drain-s", "0.2", "--fallback", &other];
+    let ran = result(spawn(first.address, "bench", &[&further[..], &lasting].concat()));
+    assert_eq!(ran.number("/returns/ended"), 1, "{:#} {}", ran.report, ran.complaint);
+    assert_eq!((ran.number("/returns/sessions_lost"), ran.number("/returns/resumed")), (1, 0));
+}
+
+#[test]
 fn the_process_to_end_must_be_there() {
     let broker = Broker::start(Fault::Nothing);
     let ran = result(spawn(broker.address, "resume", &["--kill-pid", "4194304", "--subscribers", "1"]));

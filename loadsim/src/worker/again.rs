@@ -62,6 +62,7 @@ impl Worker {
         }
         conn.reset();
         conn.attempts += 1;
+        conn.turns = conn.turns.wrapping_add(1);
         let due_ns = now_ns + pause_ns(conn.index, conn.attempts);
         self.deadlines.push(Reverse((due_ns, at, Deadline::Open)));
     }
@@ -72,7 +73,7 @@ impl Worker {
         conn.intended_ns = due_ns;
         conn.connect_due_ns = due_ns.saturating_add(self.spec.target.connect_timeout_ns);
         let from = self.spec.source_address(conn.index);
-        match conn.open(self.spec.target.broker, from, self.poll.registry(), Token(at)) {
+        match conn.open(self.spec.broker(conn.turns), from, self.poll.registry(), Token(at)) {
             Ok(()) => self.deadlines.push(Reverse((conn.connect_due_ns, at, Deadline::Connect))),
             Err(error) => self.on_failed(at, &error),
         }
