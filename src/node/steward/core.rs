@@ -402,7 +402,7 @@ impl Core {
         let value = record::set(epoch, incarnation, version, state);
         let record_key = record::key(&owned.client, owned.nonce, Slot::Set);
         owned.has_set = true;
-        owned.awaited.push(Awaited { version, sequence: 0, since_ms: now_ms });
+        owned.awaited.push(Awaited { version, sequence: None, since_ms: now_ms });
         let partition = owned.partition;
         self.append(Why::Session(key), Log::Sessions, partition, record_key, Some(value));
     }
@@ -411,7 +411,9 @@ impl Core {
 
     fn on_session_record(&mut self, partition: u32, offset: i64, append_ms: i64, key: &[u8], value: Option<&[u8]>) {
         let Some(ledger) = self.ledgers.get_mut(partition as usize) else { return };
-        match ledger.apply(offset, append_ms, key, value) {
+        let applied = ledger.apply(offset, append_ms, key, value);
+        tracing::trace!(partition, offset, ?applied, "read");
+        match applied {
             Applied::Claimed { client, nonce, counted, .. } => self.on_claimed(partition, &client, nonce, counted),
             Applied::Set { client: _, nonce, version } | Applied::Part { client: _, nonce, version, .. } => {
                 self.on_read_back(nonce, version);
@@ -431,8 +433,8 @@ impl Core {
         owned.awaited = left;
         let done: Vec<Awaited> = done;
         if let (Some(port), Stage::Serving) = (&owned.port, owned.stage) {
-            let told = done.iter().filter(|awaited| awaited.sequence != 0);
-            let told: Vec<Effect> = told.map(|awaited| port.tell(Notice::Persisted(awaited.sequence))).collect();
+            let told = done.iter().filter_map(|awaited| awaited.sequence);
+            let told: Vec<Effect> = told.map(|sequence| port.tell(Notice::Persisted(sequence))).collect();
             self.effects.extend(told);
         }
         self.on_set_back(key, version);

@@ -64,8 +64,8 @@ pub(super) enum Purpose {
 pub(super) struct Awaited {
     /// Of the record.
     pub(super) version: u32,
-    /// The session's number for it.
-    pub(super) sequence: u64,
+    /// The session's number for it; none if it is not the session that waits.
+    pub(super) sequence: Option<u64>,
     /// Since when, for a fate that stays open.
     pub(super) since_ms: i64,
 }

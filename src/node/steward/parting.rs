@@ -23,6 +23,7 @@ pub(super) enum Draining {
 
 impl Core {
     pub(super) fn on_persist(&mut self, connection: ConnectionId, sequence: u64, part: &Part) {
+        tracing::trace!(?connection, sequence, ?part, "a session wants to write");
         let Some(&key) = self.by_connection.get(&connection) else { return };
         if let Part::Position(position) = part
             && !position.following
@@ -31,11 +32,11 @@ impl Core {
         }
         let Some(owned) = self.owned.get(&key).filter(|owned| owned.stage == Stage::Serving) else { return };
         if owned.is_durable() {
-            self.write_part(key, sequence, part);
+            self.write_part(key, Some(sequence), part);
         }
     }
 
-    fn write_part(&mut self, key: u64, sequence: u64, part: &Part) {
+    fn write_part(&mut self, key: u64, sequence: Option<u64>, part: &Part) {
         let now_ms = self.now_ms;
         let Some(owned) = self.owned.get_mut(&key) else { return };
         let version = owned.next_version();
@@ -125,7 +126,7 @@ impl Core {
                     let position = parting.state.position.clone();
                     owned.state = Some(Box::new(parting.state));
                     if owned.has_set && self.rules.holds(Rule::W3) {
-                        self.write_part(key, 0, &Part::Position(position));
+                        self.write_part(key, None, &Part::Position(position));
                     }
                 }
                 self.finish_if_possible(key);
@@ -180,7 +181,7 @@ impl Core {
             return;
         };
         // V4, and nothing is told before the set that says so was read back (V2).
-        if !settled || owned.awaited.iter().any(|awaited| awaited.sequence == 0) && owned.stage == Stage::Publishing {
+        if !settled || owned.awaited.iter().any(|awaited| awaited.sequence.is_none()) && owned.stage == Stage::Publishing {
             return;
         }
         let (will, from) = (due.will.clone(), due.from);
@@ -255,7 +256,7 @@ impl Core {
             Stage::Serving => {
                 owned.unrecorded = false;
                 let due = owned.state.as_ref().map(|state| state.due.clone()).unwrap_or_default();
-                self.write_part(key, 0, &Part::Due(due));
+                self.write_part(key, None, &Part::Due(due));
                 self.publish_next(key);
             }
             Stage::Claiming | Stage::Asking | Stage::Setting | Stage::Publishing => self.publish_next(key),
