@@ -425,8 +425,9 @@ impl Connection {
             if self.parked.is_some() || !self.session.wants_input() {
                 // Its packets may be waiting in the socket, unread.
                 self.session.forgive_silence(now);
-                due = self.session.poll_timeout();
-            } else {
+                due = [stalled_at, self.session.poll_timeout()].into_iter().flatten().min();
+            }
+            if due.is_some_and(|due| due <= now) {
                 self.session.handle_timeout(now, &mut scratch.effects);
                 self.perform(now, None, scratch);
                 return true;

@@ -354,6 +354,13 @@ impl AckSink for AckRouter {
     fn on_acks(&self, group: &AckGroup<'_>) {
         let outcome = outcome_for_client(group.outcome);
         self.count(group);
+        if group.outcome == Outcome::Unknown
+            && usize::from(group.partition.topic.0) < self.topics.len()
+            && let Some(others) = self.others.get()
+        {
+            // Before its outcomes: who hears of one must find the partition in doubt.
+            others.steward.unknown(group.partition);
+        }
         if !self.retains.is_empty() {
             self.on_retains(group);
         }

@@ -313,6 +313,7 @@ impl Core {
             return true;
         }
         let open = ledger.open_below(&owned.client, epoch, &fenced);
+        tracing::trace!(client = owned.client.client_id(), nonce = ?owned.nonce, ?open, "lower nonces");
         open.iter().all(|claim| claim.nonce == owned.nonce)
     }
 

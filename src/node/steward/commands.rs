@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::journal::Outcome;
+use crate::journal::{Outcome, Partition};
 use crate::ledger::ids::Place;
 use crate::ledger::state::{Part, Unresolved};
 use crate::node::connections::ConnectionId;
@@ -46,6 +46,8 @@ pub(super) enum Command {
         sequence: u64,
         outcome: Outcome,
     },
+    /// Appends in this partition of messages have an unknown fate.
+    Unknown(Partition),
     Leave,
     Watermark {
         done: Vec<(Place, i64)>,
@@ -127,6 +129,11 @@ impl StewardHandle {
     /// What became of an append of the steward.
     pub fn outcome(&self, sequence: u64, outcome: Outcome) {
         self.commands.push(Command::Outcome { sequence, outcome });
+    }
+
+    /// Appends in a partition of messages have an unknown fate.
+    pub fn unknown(&self, partition: Partition) {
+        self.commands.push(Command::Unknown(partition));
     }
 
     /// Everything of this node is in the log: it says so, and nobody needs to fence it.

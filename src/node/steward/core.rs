@@ -10,7 +10,7 @@ use super::commands::Command;
 use super::effect::{Effect, Input, Log};
 use super::marks::Marks;
 use super::owned::{Awaited, Owned, Stage};
-use crate::journal::{Outcome, Refusal};
+use crate::journal::{Outcome, Partition, Refusal};
 use crate::ledger::claim::{Decision, Event};
 use crate::ledger::ids::{Incarnation, Nonce, Origin};
 use crate::ledger::members::{Members, Patience};
@@ -96,6 +96,10 @@ pub(super) enum Why {
     Session(u64),
     /// The will that it publishes.
     Will(u64),
+    /// To learn what became of others.
+    Probe,
+    /// The same, among messages.
+    MessageProbe(Partition),
 }
 
 pub(super) struct Core {
@@ -126,6 +130,9 @@ pub(super) struct Core {
     pub(super) asks: HashMap<u64, super::Asked>,
     pub(super) scans: BTreeMap<u64, super::looking::Scanning>,
     pub(super) marks: Marks,
+    pub(super) doubts: super::doubt::Doubts,
+    /// The offset of the last record that was applied, by partition of `mqtt.sessions`.
+    pub(super) read_to: BTreeMap<u32, i64>,
     pub(super) cluster: super::cluster::Cluster,
     pub(super) keeping: super::keeping::Keeping,
     pub(super) routes: super::Routes,
@@ -140,6 +147,8 @@ pub(super) struct Pending {
     pub(super) partition: u32,
     pub(super) key: Vec<u8>,
     pub(super) value: Option<Vec<u8>>,
+    /// Of a set or part.
+    pub(super) version: Option<u32>,
 }
 
 impl Core {
@@ -175,6 +184,8 @@ impl Core {
             asks: HashMap::new(),
             scans: BTreeMap::new(),
             marks: Marks::default(),
+            doubts: super::doubt::Doubts::default(),
+            read_to: BTreeMap::new(),
             cluster: super::cluster::Cluster::default(),
             keeping: super::keeping::Keeping::default(),
             routes,
@@ -222,6 +233,7 @@ impl Core {
             Command::Parted { connection, parting } => self.on_parted(connection, parting),
             Command::Late { connection, sequence, outcome } => self.on_late(connection, sequence, outcome),
             Command::Outcome { sequence, outcome } => self.handle(Input::Outcome { sequence, outcome }),
+            Command::Unknown(partition) => self.on_unknown(partition),
             Command::Leave => self.leave(),
             Command::Watermark { done, after } => self.on_watermark(done, after),
         }
@@ -235,6 +247,7 @@ impl Core {
         if self.standing == Standing::Acting {
             self.tick_keeping();
         }
+        self.tick_doubts();
         self.give_up_open_records();
     }
 
@@ -265,6 +278,8 @@ impl Core {
         let (generation, rules) = (self.generation(), self.rules);
         self.ledgers.iter_mut().for_each(|ledger| *ledger = Sessions::new(generation, rules));
         self.marks.forget();
+        self.doubts.forget();
+        self.read_to.clear();
         self.keeping.forget();
         self.standing = Standing::Replaying;
     }
@@ -286,13 +301,17 @@ impl Core {
     // ---- appends
 
     /// Appends a state record whose outcome matters.
-    pub(super) fn append(&mut self, why: Why, log: Log, partition: u32, key: Vec<u8>, value: Option<Vec<u8>>) -> u64 {
+    pub(super) fn append(&mut self, why: Why, log: Log, partition: u32, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.append_again(Pending { why, log, partition, key, value, version: None });
+    }
+
+    /// Appends a record, perhaps once more; only what is certainly not in the log.
+    pub(super) fn append_again(&mut self, pending: Pending) {
         self.next_sequence += 1;
         let sequence = self.next_sequence;
-        let pending = Pending { why, log, partition, key: key.clone(), value: value.clone() };
+        let (log, partition, key, value) = (pending.log, pending.partition, pending.key.clone(), pending.value.clone());
         self.appends.insert(sequence, pending);
         self.effects.push(Effect::Append { sequence, log, partition, key, value });
-        sequence
     }
 
     /// Appends a record that nobody waits for: it is appended again if it is still missing when somebody looks.
@@ -300,10 +319,10 @@ impl Core {
         self.effects.push(Effect::Append { sequence: 0, log, partition, key, value });
     }
 
-    pub(super) fn next_will_sequence(&mut self, key: u64) -> u64 {
+    /// Names an append that is not one of state.
+    pub(super) fn next_watched(&mut self, why: Why) -> u64 {
         self.next_sequence += 1;
-        let why = Why::Will(key);
-        let pending = Pending { why, log: Log::Sessions, partition: 0, key: Vec::new(), value: None };
+        let pending = Pending { why, log: Log::Sessions, partition: 0, key: Vec::new(), value: None, version: None };
         self.appends.insert(self.next_sequence, pending);
         self.next_sequence
     }
@@ -318,6 +337,8 @@ impl Core {
             Why::Heartbeat => self.on_beat_outcome(outcome),
             Why::Will(key) => self.on_will_outcome(key, outcome),
             Why::Session(key) => self.on_session_outcome(key, pending, outcome),
+            Why::Probe => self.on_probe(pending.partition, outcome),
+            Why::MessageProbe(partition) => self.on_message_probe(partition, outcome),
         }
     }
 
@@ -325,10 +346,11 @@ impl Core {
     fn on_session_outcome(&mut self, key: u64, pending: Pending, outcome: Outcome) {
         let Some(owned) = self.owned.get(&key) else { return };
         match outcome {
-            Outcome::Written(_) | Outcome::Unknown => {}
+            Outcome::Written(_) => {}
+            Outcome::Unknown => self.doubt(pending),
             Outcome::Refused(_) if owned.is_fenced() && !owned.said_last => {}
             Outcome::Refused(Refusal::Deadline) => {
-                self.append(pending.why, pending.log, pending.partition, pending.key, pending.value);
+                self.append_again(pending);
             }
             Outcome::Refused(why) => {
                 tracing::error!(%why, client = owned.client.client_id(), "a state record was refused");
@@ -404,7 +426,14 @@ impl Core {
         owned.has_set = true;
         owned.awaited.push(Awaited { version, sequence: None, since_ms: now_ms });
         let partition = owned.partition;
-        self.append(Why::Session(key), Log::Sessions, partition, record_key, Some(value));
+        self.append_again(Pending {
+            why: Why::Session(key),
+            log: Log::Sessions,
+            partition,
+            key: record_key,
+            value: Some(value),
+            version: Some(version),
+        });
     }
 
     // ---- records
@@ -413,6 +442,7 @@ impl Core {
         let Some(ledger) = self.ledgers.get_mut(partition as usize) else { return };
         let applied = ledger.apply(offset, append_ms, key, value);
         tracing::trace!(partition, offset, ?applied, "read");
+        self.read_to.insert(partition, offset);
         match applied {
             Applied::Claimed { client, nonce, counted, .. } => self.on_claimed(partition, &client, nonce, counted),
             Applied::Set { client: _, nonce, version } | Applied::Part { client: _, nonce, version, .. } => {
@@ -421,6 +451,7 @@ impl Core {
             Applied::Final { client, nonce } => self.on_final(&client, nonce),
             Applied::Watermark { .. } | Applied::Gone { .. } | Applied::WatermarkGone { .. } | Applied::Ignored(_) => {}
         }
+        self.settle_doubts(partition);
     }
 
     /// A record of ours was read back. No foreign claim came in between, else the nonce would be fenced by now (F5).

@@ -39,6 +39,8 @@ pub(super) enum Effect {
     AppendWill { sequence: u64, publish: OwnedPublish, token: Token, publisher: Arc<str> },
     /// Tell a connection.
     Tell { mailbox: Arc<Mailbox>, notice: Notice },
+    /// Append a record that readers drop to a partition of messages.
+    ProbeMessages { sequence: u64, partition: Partition },
     /// Ask where every message partition ends.
     AskEnds { ask: u64 },
     /// Look for tokens of `nonces` in `partition` from `from` to its high watermark.

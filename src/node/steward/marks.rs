@@ -30,8 +30,6 @@ pub(super) struct Marks {
     held: Option<(Vec<(Place, i64)>, HashSet<ConnectionId>)>,
     /// Connections whose position was written since the last `done`.
     detached: HashSet<ConnectionId>,
-    /// A token of this node has an unknown fate: the mark stays below it for ever.
-    stuck: bool,
 }
 
 impl Marks {
@@ -47,6 +45,12 @@ impl Core {
         if !self.marks.written.contains_key(&partition) {
             self.write_mark(partition);
         }
+    }
+
+    /// The watermark as it was written last, to be written again.
+    pub(super) fn mark_record(&self) -> (Vec<u8>, Vec<u8>) {
+        let mark = Watermark { done: self.marks.done.clone(), tokens: self.marks.tokens.clone() };
+        (record::watermark_key(self.identity.incarnation), record::watermark(&mark))
     }
 
     fn write_mark(&mut self, partition: u32) {
@@ -128,7 +132,7 @@ impl Core {
     fn accept_sample(&mut self) {
         let Some((tick, _)) = &self.marks.sample else { return };
         let tick = *tick;
-        let mut clear = !self.marks.stuck;
+        let mut clear = !self.doubts.has_messages();
         for owned in self.owned.values() {
             if let Some(port) = &owned.port {
                 if port.mailbox.oldest_token_tick() <= tick {
@@ -146,11 +150,6 @@ impl Core {
             self.marks.tokens = sample;
             self.write_marks();
         }
-    }
-
-    /// A connection's appends ended with an unknown one.
-    pub(super) fn token_lost(&mut self) {
-        self.marks.stuck = true;
     }
 }
 

@@ -7,6 +7,7 @@ mod claiming;
 mod cluster;
 mod commands;
 mod core;
+mod doubt;
 mod effect;
 mod fights;
 mod keeping;
@@ -39,7 +40,7 @@ use crate::journal::{
 use crate::ledger::ids::{Incarnation, Nonce, Origin, Place, Token, topic_number};
 use crate::ledger::rules::Rules;
 use crate::ledger::state::Will;
-use crate::message::{self, RecordRef};
+use crate::message::{self, Header, RecordRef, headers};
 use crate::ops::tasks;
 use crate::route::mapping::Mapping;
 use crate::route::partition::partition_of;
@@ -51,6 +52,8 @@ pub(super) const STEWARD: u64 = u64::MAX - 2;
 const ANSWERS_MAX: usize = 64;
 /// The core's clock ticks.
 const TICK_MS: u64 = 250;
+/// The key of records that readers drop, the same for all.
+const FENCE_KEY: &[u8] = b"mqtt-fence";
 /// Bytes of one read of a look-up.
 const SCAN_BYTES_MAX: usize = 1024 * 1024;
 /// A question that failed is asked again after so long.
@@ -389,7 +392,7 @@ impl Steward {
         }
         for effect in self.core.take_effects() {
             match effect {
-                Effect::Append { .. } | Effect::AppendWill { .. } => {
+                Effect::Append { .. } | Effect::AppendWill { .. } | Effect::ProbeMessages { .. } => {
                     if !self.unsent.is_empty() || !self.try_append(&effect) {
                         self.unsent.push_back(effect);
                     }
@@ -424,6 +427,15 @@ impl Steward {
             }
             Effect::AppendWill { sequence, publish, token, publisher } => {
                 self.writer.append_will(Ticket { owner: STEWARD, sequence: *sequence }, publish, *token, publisher)
+            }
+            Effect::ProbeMessages { sequence, partition } => {
+                let record = RecordRef {
+                    key: Some(FENCE_KEY),
+                    value: None,
+                    headers: &[Header { name: headers::FENCE, value: Some(b"") }],
+                    timestamp_ms: clock::wall_ms(),
+                };
+                self.journal.append(Ticket { owner: STEWARD, sequence: *sequence }, *partition, &record)
             }
             Effect::Tell { .. }
             | Effect::AskEnds { .. }

@@ -1,6 +1,6 @@
 //! The end of a connection: its last set, the wills that are due (V1 to V5), F.
 
-use super::core::{Core, Why};
+use super::core::{Core, Pending, Why};
 use super::effect::{Effect, Log};
 use super::owned::{Awaited, Owned, Publishing, Stage};
 use crate::journal::{Outcome, Refusal};
@@ -43,7 +43,14 @@ impl Core {
         let record_key = record::key(&owned.client, owned.nonce, Slot::Part(part.kind()));
         owned.awaited.push(Awaited { version, sequence, since_ms: now_ms });
         let partition = owned.partition;
-        self.append(Why::Session(key), Log::Sessions, partition, record_key, Some(record::part(version, part)));
+        self.append_again(Pending {
+            why: Why::Session(key),
+            log: Log::Sessions,
+            partition,
+            key: record_key,
+            value: Some(record::part(version, part)),
+            version: Some(version),
+        });
     }
 
     pub(super) fn on_parted(&mut self, connection: ConnectionId, parting: Option<Box<Parting>>) {
@@ -97,10 +104,7 @@ impl Core {
                     if let Some(state) = &mut owned.state {
                         state.inbound = inbound;
                     }
-                    if parting.unknown > 0 {
-                        owned.uncertain = true;
-                        self.token_lost();
-                    }
+                    owned.uncertain |= parting.unknown > 0 && self.doubts.has_messages();
                 }
                 None => {}
             }
@@ -181,7 +185,9 @@ impl Core {
             return;
         };
         // V4, and nothing is told before the set that says so was read back (V2).
-        if !settled || owned.awaited.iter().any(|awaited| awaited.sequence.is_none()) && owned.stage == Stage::Publishing {
+        if !settled
+            || owned.awaited.iter().any(|awaited| awaited.sequence.is_none()) && owned.stage == Stage::Publishing
+        {
             return;
         }
         let (will, from) = (due.will.clone(), due.from);
@@ -207,7 +213,7 @@ impl Core {
     }
 
     fn append_will(&mut self, key: u64) {
-        let sequence = self.next_will_sequence(key);
+        let sequence = self.next_watched(Why::Will(key));
         let Some(owned) = self.owned.get_mut(&key) else { return };
         if owned.is_fenced() {
             return;
@@ -239,7 +245,10 @@ impl Core {
             Outcome::Unknown => {
                 owned.publishing = Some(Publishing::Open);
                 owned.uncertain = true;
-                self.finish_if_possible(key);
+                if !self.doubts.has_messages() {
+                    owned.uncertain = false;
+                    self.after_doubt(key);
+                }
             }
         }
     }
@@ -300,15 +309,29 @@ impl Core {
             || owned.port.is_some()
             || owned.epoch.is_none()
             || owned.parting.is_some()
-            || matches!(owned.publishing, Some(Publishing::Appended { .. }));
+            || matches!(owned.publishing, Some(Publishing::Appended { .. } | Publishing::Open));
         if waits {
             return;
         }
-        if owned.uncertain {
-            self.drop_owned(key);
-        } else if !owned.said_last {
+        if !owned.uncertain && !owned.said_last {
             self.write_last(key);
         }
+    }
+
+    /// What was in doubt is decided.
+    pub(super) fn after_doubt(&mut self, key: u64) {
+        let Some(owned) = self.owned.get_mut(&key) else { return };
+        if owned.publishing == Some(Publishing::Open) {
+            // It is in the log, or never will be: its token says which.
+            let due = owned.state.as_ref().and_then(|state| state.due.first());
+            let Some((from, nonce)) = due.map(|due| (due.from, due.will.nonce)) else { return };
+            let scan = self.scan_for_will(key, from, nonce);
+            if let Some(owned) = self.owned.get_mut(&key) {
+                owned.publishing = Some(Publishing::LookingUp { scan });
+            }
+            return;
+        }
+        self.finish_if_possible(key);
     }
 
     fn write_last(&mut self, key: u64) {

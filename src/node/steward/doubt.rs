@@ -1,0 +1,182 @@
+//! Appends of unknown fate. Time settles nothing, but a later append of the same node in the same partition that was
+//! written does ([`Outcome::Unknown`]): what is not in the log before it never will be. So a probe is appended: in a
+//! partition of `mqtt.sessions` the watermark once more, in one of messages a record that readers drop. Once it is
+//! written, and for state once the own tail has passed it, it is known what is missing, and that is appended again.
+
+use std::collections::BTreeMap;
+
+use super::core::{Core, Pending, Why};
+use super::effect::{Effect, Log};
+use crate::journal::{Offset, Outcome, Partition};
+use crate::ledger::record::{self, Key, Slot};
+
+/// A probe that failed is repeated after so long.
+const PROBE_AGAIN_MS: i64 = 1_000;
+
+/// What is in doubt.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    /// By partition of `mqtt.sessions`.
+    states: BTreeMap<u32, StateDoubt>,
+    /// Partitions of messages in which an append of this node has an unknown fate.
+    messages: BTreeMap<Partition, Probe>,
+}
+
+#[derive(Debug, Default)]
+struct StateDoubt {
+    /// Records of unknown fate that no probe has followed yet.
+    open: Vec<Pending>,
+    /// Those that the probe under way follows.
+    probed: Vec<Pending>,
+    probe: Probe,
+    /// The probe was written there.
+    written: Option<i64>,
+}
+
+/// Where a probe is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Probe {
+    /// To be appended then.
+    #[default]
+    Due,
+    /// Not before.
+    Again(i64),
+    /// It has no outcome yet; true: something else came into doubt meanwhile.
+    UnderWay(bool),
+}
+
+impl Doubts {
+    pub(super) fn forget(&mut self) {
+        self.states.clear();
+    }
+
+    /// Whether some append of messages is in doubt.
+    pub(super) fn has_messages(&self) -> bool {
+        !self.messages.is_empty()
+    }
+}
+
+impl Core {
+    /// A state record has an unknown fate.
+    pub(super) fn doubt(&mut self, pending: Pending) {
+        let partition = pending.partition;
+        self.doubts.states.entry(partition).or_default().open.push(pending);
+        self.tick_doubts();
+    }
+
+    /// Appends of this node in a partition of messages have an unknown fate.
+    pub(super) fn on_unknown(&mut self, partition: Partition) {
+        let probe = self.doubts.messages.entry(partition).or_default();
+        if let Probe::UnderWay(more) = probe {
+            *more = true;
+        }
+        self.tick_doubts();
+    }
+
+    /// Appends the probes that are due.
+    pub(super) fn tick_doubts(&mut self) {
+        let now_ms = self.now_ms;
+        let is_due = |probe: Probe| match probe {
+            Probe::Due => true,
+            Probe::Again(at_ms) => at_ms <= now_ms,
+            Probe::UnderWay(_) => false,
+        };
+        let mut due = Vec::new();
+        for (partition, doubt) in &mut self.doubts.states {
+            if doubt.probed.is_empty() && !doubt.open.is_empty() && is_due(doubt.probe) {
+                doubt.probed = std::mem::take(&mut doubt.open);
+                doubt.probe = Probe::UnderWay(false);
+                due.push(*partition);
+            } else if !doubt.probed.is_empty() && is_due(doubt.probe) {
+                doubt.probe = Probe::UnderWay(false);
+                due.push(*partition);
+            }
+        }
+        for partition in due {
+            let (key, value) = self.mark_record();
+            self.append(Why::Probe, Log::Sessions, partition, key, Some(value));
+        }
+        let due = self.doubts.messages.iter_mut().filter(|(_, probe)| is_due(**probe));
+        let due: Vec<Partition> = due
+            .map(|(partition, probe)| {
+                *probe = Probe::UnderWay(false);
+                *partition
+            })
+            .collect();
+        for partition in due {
+            let sequence = self.next_watched(Why::MessageProbe(partition));
+            self.effects.push(Effect::ProbeMessages { sequence, partition });
+        }
+    }
+
+    pub(super) fn on_probe(&mut self, partition: u32, outcome: Outcome) {
+        let again = Probe::Again(self.now_ms + PROBE_AGAIN_MS);
+        let Some(doubt) = self.doubts.states.get_mut(&partition) else { return };
+        match outcome {
+            Outcome::Written(Offset(offset)) => doubt.written = Some(offset),
+            Outcome::Refused(_) | Outcome::Unknown => doubt.probe = again,
+        }
+        self.settle_doubts(partition);
+    }
+
+    /// Called when the own tail has moved: what a written probe followed and is not there never will be.
+    pub(super) fn settle_doubts(&mut self, partition: u32) {
+        let passed = self.read_to.get(&partition).copied().unwrap_or(-1);
+        let Some(doubt) = self.doubts.states.get_mut(&partition) else { return };
+        if doubt.written.is_none_or(|written| passed < written) {
+            return;
+        }
+        doubt.written = None;
+        doubt.probe = Probe::Due;
+        let settled = std::mem::take(&mut doubt.probed);
+        if doubt.open.is_empty() {
+            self.doubts.states.remove(&partition);
+        }
+        for pending in settled {
+            if self.is_missing(&pending) {
+                self.append_again(pending);
+            }
+        }
+        self.tick_doubts();
+    }
+
+    fn is_missing(&self, pending: &Pending) -> bool {
+        let Why::Session(key) = pending.why else { return false };
+        let Some(owned) = self.owned.get(&key) else { return false };
+        match record::parse(&pending.key) {
+            Ok(Key::Of { slot: Slot::Claim | Slot::KeeperClaim, .. }) => owned.epoch.is_none(),
+            Ok(Key::Of { slot: Slot::Final, .. }) => owned.said_last,
+            Ok(Key::Of { slot: Slot::Set | Slot::Part(_), .. }) => {
+                !owned.is_fenced() && owned.awaited.iter().any(|awaited| Some(awaited.version) == pending.version)
+            }
+            Ok(Key::Watermark(_)) | Err(_) => false,
+        }
+    }
+
+    pub(super) fn on_message_probe(&mut self, partition: Partition, outcome: Outcome) {
+        let again = Probe::Again(self.now_ms + PROBE_AGAIN_MS);
+        let Some(probe) = self.doubts.messages.get_mut(&partition) else { return };
+        match (outcome, *probe) {
+            (Outcome::Written(_), Probe::UnderWay(true)) => *probe = Probe::Due,
+            (Outcome::Written(_), Probe::Due | Probe::Again(_) | Probe::UnderWay(false)) => {
+                self.doubts.messages.remove(&partition);
+            }
+            (Outcome::Refused(_) | Outcome::Unknown, _) => *probe = again,
+        }
+        if !self.doubts.has_messages() {
+            self.nothing_in_doubt();
+        }
+    }
+
+    /// No append of messages can land any more without being known: who could not say its last word may say it now.
+    fn nothing_in_doubt(&mut self) {
+        let uncertain = self.owned.iter_mut().filter(|(_, owned)| owned.uncertain);
+        let keys: Vec<u64> = uncertain
+            .map(|(key, owned)| {
+                owned.uncertain = false;
+                *key
+            })
+            .collect();
+        keys.into_iter().for_each(|key| self.after_doubt(key));
+    }
+}
