@@ -223,7 +223,7 @@ impl Core {
             Command::Late { connection, sequence, outcome } => self.on_late(connection, sequence, outcome),
             Command::Outcome { sequence, outcome } => self.handle(Input::Outcome { sequence, outcome }),
             Command::Leave => self.leave(),
-            Command::Watermark { done, after } => self.on_watermark(done, after),
+            Command::Watermark(round) => self.on_watermark(round),
         }
     }
 
