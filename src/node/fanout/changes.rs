@@ -3,6 +3,7 @@
 use super::Fanout;
 use super::lag::Waits;
 use super::sweep::{self, Clamped};
+use super::watermark::Decision;
 use crate::journal::{Offset, Partition, Tail, TopicIndex};
 
 impl Fanout {
@@ -27,9 +28,8 @@ impl Fanout {
         self.move_before(partition, end);
         let Some(place) = self.places.place(partition) else { return };
         let touching = self.durable_touching(|touched| touched == partition);
-        for connection in self.watermarks.on_rewound(place, end.0, &touching) {
-            self.tell_position(connection);
-        }
+        let detach = self.watermarks.on_rewound(place, end.0, &touching);
+        self.carry_out(Decision { detach, ..Decision::default() });
     }
 
     pub(super) fn on_gap(&mut self, partition: Partition, why: &str, tail: &mut dyn Tail) {

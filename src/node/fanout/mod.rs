@@ -78,15 +78,26 @@ pub struct Options {
 pub trait Reports: Send + Sync + 'static {
     /// A connection has ended; the position in `parting` is filled in.
     fn parted(&self, connection: ConnectionId, parting: Box<Parting>);
-    /// The node's watermark, to be written once the explicit position of each in `after` is on its way (W3): they were
-    /// told to write one, or they have parted.
-    fn watermark(&self, done: Vec<(Place, i64)>, after: Vec<ConnectionId>);
+    /// What a tick of the watermark brings.
+    fn watermark(&self, round: WatermarkRound);
+}
+
+/// What a tick of the watermark brings (DESIGN §5.1). Sessions are told after this was said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WatermarkRound {
+    /// They follow no longer: neither this nor a later watermark may be written before the explicit position that each of
+    /// them writes now, or leaves behind (W3).
+    pub detached: Vec<ConnectionId>,
+    /// They have acknowledged more than any watermark so far says: none need wait for a position of theirs any more.
+    pub attached: Vec<ConnectionId>,
+    /// The watermark; it takes the place of one that still waits.
+    pub done: Option<Vec<(Place, i64)>>,
 }
 
 /// For a node whose sessions all end with their connections.
 impl Reports for () {
     fn parted(&self, _connection: ConnectionId, _parting: Box<Parting>) {}
-    fn watermark(&self, _done: Vec<(Place, i64)>, _after: Vec<ConnectionId>) {}
+    fn watermark(&self, _round: WatermarkRound) {}
 }
 
 /// Starts the actor.

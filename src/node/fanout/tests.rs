@@ -29,14 +29,11 @@ impl AckSink for NoAcks {
     fn flush(&self) {}
 }
 
-/// The positions, and after whose.
-type Marked = (Vec<(Place, i64)>, Vec<ConnectionId>);
-
 /// What the actor told about sessions.
 #[derive(Debug, Default)]
 struct Told {
     parted: Mutex<Vec<(ConnectionId, Box<Parting>)>>,
-    watermarks: Mutex<Vec<Marked>>,
+    watermarks: Mutex<Vec<WatermarkRound>>,
 }
 
 impl Reports for Told {
@@ -44,8 +41,8 @@ impl Reports for Told {
         self.parted.lock().unwrap_or_else(PoisonError::into_inner).push((connection, parting));
     }
 
-    fn watermark(&self, done: Vec<(Place, i64)>, after: Vec<ConnectionId>) {
-        self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).push((done, after));
+    fn watermark(&self, round: WatermarkRound) {
+        self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).push(round);
     }
 }
 
@@ -189,7 +186,7 @@ impl Stage {
         self.fanout.on_tick();
     }
 
-    fn watermark(&self) -> Option<Marked> {
+    fn round(&self) -> Option<WatermarkRound> {
         self.told.watermarks.lock().unwrap().pop()
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use super::Fanout;
-use super::watermark::{Decision, Mark};
+use super::watermark::Decision;
+use super::{Fanout, WatermarkRound};
 use crate::journal::Offset;
 use crate::ledger::ids::Place;
 use crate::node::connections::ConnectionId;
@@ -27,13 +27,22 @@ impl Fanout {
             Some(follower.mailbox.oldest_tick().min(held))
         });
         self.tick.store(self.watermarks.tick(), Ordering::Relaxed);
-        let Decision { detach, attach, emit } = decision;
-        for connection in detach.into_iter().chain(attach) {
-            self.tell_position(connection);
-        }
-        if let Some(Mark { done, after }) = emit {
+        if decision.emit.is_some() {
             self.metrics.watermarks.inc();
-            self.reports.watermark(done, after);
+        }
+        self.carry_out(decision);
+    }
+
+    /// What is to be written is said before anybody is told, so that a position that is written afterwards is known to
+    /// have been asked for.
+    pub(super) fn carry_out(&self, decision: Decision) {
+        let Decision { detach, attach, emit } = decision;
+        let told: Vec<ConnectionId> = detach.iter().chain(&attach).copied().collect();
+        if emit.is_some() || !told.is_empty() {
+            self.reports.watermark(WatermarkRound { detached: detach, attached: attach, done: emit });
+        }
+        for connection in told {
+            self.tell_position(connection);
         }
     }
 }

@@ -40,28 +40,17 @@ pub(super) struct Watermarks {
     /// The log went back behind what was emitted: until the next one no session may follow.
     outdated: bool,
     sessions: BTreeMap<ConnectionId, Standing>,
-    /// Detached since the last one went out: their positions go first.
-    owed: Vec<ConnectionId>,
 }
 
 /// What a tick brings.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Decision {
-    /// To be told, with their positions, before [`Decision::emit`] goes out.
+    /// They follow no longer: neither this watermark nor a later one may go out before their explicit positions.
     pub(super) detach: Vec<ConnectionId>,
-    /// To be told, with their positions.
+    /// They follow from now on, and have acknowledged more than any watermark says.
     pub(super) attach: Vec<ConnectionId>,
-    /// To go out now.
-    pub(super) emit: Option<Mark>,
-}
-
-/// A watermark.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    /// What all who follow have acknowledged.
-    pub(super) done: Vec<(Place, i64)>,
-    /// Whose explicit positions must be before it in the log.
-    pub(super) after: Vec<ConnectionId>,
+    /// The watermark to go out now.
+    pub(super) emit: Option<Vec<(Place, i64)>>,
 }
 
 impl Default for Watermarks {
@@ -72,7 +61,6 @@ impl Default for Watermarks {
             emitted: Vec::new(),
             outdated: false,
             sessions: BTreeMap::new(),
-            owed: Vec::new(),
         }
     }
 }
@@ -122,13 +110,12 @@ impl Watermarks {
                 Standing::Detached => {}
             }
         }
-        self.owed.extend(&decision.detach);
         let sample = std::mem::replace(&mut self.sample, positions);
         let is_news = !sample.is_empty() && sample != self.emitted;
         if is_news && (followers > 0 || self.outdated) {
             self.emitted.clone_from(&sample);
             self.outdated = false;
-            decision.emit = Some(Mark { done: sample, after: std::mem::take(&mut self.owed) });
+            decision.emit = Some(sample);
         }
         if self.outdated {
             decision.attach.clear();
@@ -140,8 +127,8 @@ impl Watermarks {
         decision
     }
 
-    /// Kafka lost the end of a partition: what was sampled and emitted is beyond it. True of those in `touching` that
-    /// followed: they are detached, and to be told.
+    /// Kafka lost the end of a partition: what was sampled and emitted is beyond it. Those in `touching` that followed are
+    /// detached.
     pub(super) fn on_rewound(&mut self, place: Place, end: i64, touching: &[ConnectionId]) -> Vec<ConnectionId> {
         for (_, offset) in self.sample.iter_mut().filter(|(sampled, _)| *sampled == place) {
             *offset = end.min(*offset);
@@ -154,7 +141,6 @@ impl Watermarks {
                 detached.push(connection);
             }
         }
-        self.owed.extend(&detached);
         detached
     }
 }

@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use crate::journal::{Outcome, Partition};
-use crate::ledger::ids::Place;
 use crate::ledger::state::{Part, Unresolved};
 use crate::node::connections::ConnectionId;
-use crate::node::fanout::Reports;
+use crate::node::fanout::{Reports, WatermarkRound};
 use crate::node::mailbox::Mailbox;
 use crate::session::{AppendOutcome, Parting, Wish};
 
@@ -49,10 +48,7 @@ pub(super) enum Command {
     /// Appends in this partition of messages have an unknown fate.
     Unknown(Partition),
     Leave,
-    Watermark {
-        done: Vec<(Place, i64)>,
-        after: Vec<ConnectionId>,
-    },
+    Watermark(WatermarkRound),
 }
 
 /// Bounded by the sessions: each claims once, parts once, has one record of a kind and one look-up under way.
@@ -158,7 +154,7 @@ impl Reports for StewardHandle {
         Self::parted(self, connection, Some(parting));
     }
 
-    fn watermark(&self, done: Vec<(Place, i64)>, after: Vec<ConnectionId>) {
-        self.commands.push(Command::Watermark { done, after });
+    fn watermark(&self, round: WatermarkRound) {
+        self.commands.push(Command::Watermark(round));
     }
 }

@@ -235,7 +235,7 @@ impl Core {
             Command::Outcome { sequence, outcome } => self.handle(Input::Outcome { sequence, outcome }),
             Command::Unknown(partition) => self.on_unknown(partition),
             Command::Leave => self.leave(),
-            Command::Watermark { done, after } => self.on_watermark(done, after),
+            Command::Watermark(round) => self.on_watermark(round),
         }
     }
 

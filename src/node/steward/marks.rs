@@ -13,6 +13,7 @@ use super::owned::{Owned, Stage};
 use crate::ledger::ids::{Origin, Place};
 use crate::ledger::record::{self, Watermark};
 use crate::node::connections::ConnectionId;
+use crate::node::fanout::WatermarkRound;
 use crate::node::mailbox::Notice;
 
 #[derive(Debug, Default)]
@@ -27,9 +28,9 @@ pub(super) struct Marks {
     /// What was written last, by partition of `mqtt.sessions`.
     written: BTreeMap<u32, Watermark>,
     /// A `done` that waits for the positions of sessions that no longer follow (W3).
-    held: Option<(Vec<(Place, i64)>, HashSet<ConnectionId>)>,
-    /// Connections whose position was written since the last `done`.
-    detached: HashSet<ConnectionId>,
+    held: Option<Vec<(Place, i64)>>,
+    /// They follow no longer, and have not written that yet.
+    detaching: HashSet<ConnectionId>,
 }
 
 impl Marks {
@@ -73,27 +74,29 @@ impl Core {
 
     // ---- done
 
-    pub(super) fn on_watermark(&mut self, done: Vec<(Place, i64)>, after: Vec<ConnectionId>) {
-        let detached = std::mem::take(&mut self.marks.detached);
-        let waits: HashSet<ConnectionId> = after
-            .into_iter()
-            .filter(|connection| !detached.contains(connection) && self.by_connection.contains_key(connection))
-            .collect();
-        self.marks.held = Some((done, waits));
+    pub(super) fn on_watermark(&mut self, round: WatermarkRound) {
+        let WatermarkRound { detached, attached, done } = round;
+        // One that is gone has parted, with its position.
+        let detached = detached.into_iter().filter(|connection| self.by_connection.contains_key(connection));
+        self.marks.detaching.extend(detached);
+        for connection in attached {
+            self.marks.detaching.remove(&connection);
+        }
+        self.marks.held = done.or(self.marks.held.take());
         self.release_done();
     }
 
     /// A session's explicit position is in the queue (W3, W4), or it is gone.
     pub(super) fn detached(&mut self, connection: ConnectionId) {
-        self.marks.detached.insert(connection);
-        if let Some((_, waits)) = &mut self.marks.held {
-            waits.remove(&connection);
+        if self.marks.detaching.remove(&connection) {
             self.release_done();
         }
     }
 
     fn release_done(&mut self) {
-        if let Some((done, _)) = self.marks.held.take_if(|(_, waits)| waits.is_empty()) {
+        if self.marks.detaching.is_empty()
+            && let Some(done) = self.marks.held.take()
+        {
             self.marks.done = done;
             self.write_marks();
         }

@@ -228,6 +228,16 @@ async fn a_lagging_subscribers_new_subscription_brings_nothing_older() {
 mod watermarks {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "as it is compared")]
+    fn round(
+        done: Option<(Place, i64)>,
+        detached: &[ConnectionId],
+        attached: &[ConnectionId],
+    ) -> Option<WatermarkRound> {
+        let done = done.map(|position| vec![position]);
+        Some(WatermarkRound { detached: detached.to_vec(), attached: attached.to_vec(), done })
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_watermark_follows_those_who_keep_up_and_a_slow_one_is_detached_before_it() {
         let mut stage = Stage::new(1, RECENT);
@@ -243,14 +253,15 @@ mod watermarks {
         stage.take_all(&slow).await;
         quick.ack_all();
         stage.tick();
-        assert_eq!(stage.watermark(), None, "nothing was sampled before");
+        assert_eq!(stage.round(), None, "nothing was sampled before");
         stage.tick();
-        assert_eq!(stage.watermark(), Some((vec![(here, 4)], vec![slow.id])));
+        assert_eq!(stage.round(), round(Some((here, 4)), &[slow.id], &[]));
         assert_eq!(slow.expect_positions(), (false, vec![(here, 4)]));
         assert!(quick.notices().is_empty());
         slow.ack_all();
         stage.tick();
         assert_eq!(slow.expect_positions(), (true, vec![(here, 4)]));
+        assert_eq!(stage.round(), round(None, &[], &[slow.id]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -271,13 +282,13 @@ mod watermarks {
         client.ack_all();
         stage.tick();
         assert_eq!(client.expect_positions(), (true, vec![(here, 4)]));
-        assert_eq!(stage.watermark(), None, "nobody followed");
+        assert_eq!(stage.round(), round(None, &[], &[client.id]), "nobody followed");
         stage.write("a");
         stage.settle().await;
         stage.take_all(&client).await;
         client.ack_all();
         stage.tick();
-        assert_eq!(stage.watermark().unwrap().0, [(here, 4)]);
+        assert_eq!(stage.round(), round(Some((here, 4)), &[], &[]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -297,7 +308,7 @@ mod watermarks {
         stage.tick();
         stage.tick();
         assert!(!client.expect_positions().0);
-        assert_eq!(stage.watermark(), None);
+        assert_eq!(stage.round(), round(None, &[client.id], &[]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -313,12 +324,13 @@ mod watermarks {
         client.ack_all();
         stage.tick();
         stage.tick();
-        assert_eq!(stage.watermark(), Some((vec![(here, 10)], vec![])));
+        assert_eq!(stage.round(), round(Some((here, 10)), &[], &[]));
         stage.log.with(|log| log.lose_end(TOPIC, 0, Offset(6)));
         stage.settle().await;
         assert_eq!(client.expect_positions(), (false, vec![(here, 6)]));
+        assert_eq!(stage.round(), round(None, &[client.id], &[]));
         stage.tick();
-        assert_eq!(stage.watermark(), Some((vec![(here, 6)], vec![client.id])));
+        assert_eq!(stage.round(), round(Some((here, 6)), &[], &[client.id]));
         assert_eq!(client.expect_positions(), (true, vec![(here, 6)]));
         stage.write("a");
         stage.settle().await;
