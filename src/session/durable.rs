@@ -51,9 +51,16 @@ pub struct Grant {
     pub settled: bool,
 }
 
+/// Nonces in doubt that a session remembers. Each is a node that died with the session's connection; the oldest is
+/// forgotten, and what its client sends again after so many deaths may be in the log twice.
+const UNRESOLVED_MAX: usize = 16;
+
 /// What the next nonce inherits of `nonce`'s QoS 2 from the client: what it held, and the duty to look for its tokens.
 pub fn succeed(inbound: Inbound, nonce: Nonce, incarnation: Incarnation) -> Inbound {
     let Inbound { high, held, pending, mut unresolved } = inbound;
+    if unresolved.len() >= UNRESOLVED_MAX {
+        unresolved.remove(0);
+    }
     unresolved.push(Unresolved { nonce, incarnation, high, pending, released: Vec::new(), looked: Vec::new() });
     Inbound { high: 0, held, pending: Vec::new(), unresolved }
 }
