@@ -16,7 +16,7 @@ pub struct Wish {
     pub expiry_s: u32,
     /// To be published when the connection ends without a normal DISCONNECT.
     pub will: Option<WishedWill>,
-    /// Who the client was authenticated as.
+    /// Who the client was authenticated as. Empty: whoever claims the session fills it in.
     pub identity: Box<str>,
     /// The server made the client id: nobody else can know it.
     pub assigned: bool,
@@ -84,7 +84,8 @@ pub struct Parting {
     /// How it ended.
     pub cause: PartCause,
     /// The session's state. [`SessionState::life`] says disconnected, unless fenced; an expiry of 0 means that it is to
-    /// end. The will is there only if it is due. [`SessionState::due`] is as it was granted.
+    /// end. The will is there only if it is due. [`SessionState::due`] is as it was granted. The identity is not there if
+    /// the session has neither a future nor a will.
     /// The position is filled in on the way: [`Parting::unacked`] lowers it and becomes its `in_flight`.
     pub state: SessionState,
     /// Messages with QoS 1 that were sent and not acknowledged, in the order sent.

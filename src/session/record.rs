@@ -14,7 +14,7 @@ use super::deliver::Recording;
 use super::resume::Resumed;
 use super::{Effect, Effects, Phase, Session};
 use crate::ledger::ids::{Origin, Place};
-use crate::ledger::state::{DueWill, Part, Position, Will};
+use crate::ledger::state::{DueWill, OpenDelivery, Part, Position, Will};
 use crate::mqtt::PacketId;
 
 /// What only a session has that outlives its connection, has a will or was resumed: most have none of these.
@@ -25,13 +25,13 @@ pub(super) struct Durable {
     pub(super) identity: Box<str>,
     pub(super) will: Option<Will>,
     /// As it was granted: the node looks after them.
-    pub(super) due: Vec<DueWill>,
+    pub(super) due: Box<[DueWill]>,
     /// The node's watermarks count for this session.
     pub(super) following: bool,
     /// The last position that was told, while the subscriptions are to be written with it.
     pub(super) from: Vec<(Place, i64)>,
-    /// What an earlier connection left to be sent again.
-    pub(super) resumed: Resumed,
+    /// What an earlier connection left to be sent again, as long as there is anything.
+    pub(super) resumed: Option<Box<Resumed>>,
     /// Of [`crate::ledger::state::Outbound`].
     pub(super) sent_to: Vec<(Place, i64)>,
     /// Messages with QoS 2 that wait for their record.
@@ -107,6 +107,11 @@ impl Durable {
         self.expiry_s > 0
     }
 
+    /// Open deliveries that were not sent again yet.
+    pub(super) fn sent_before(&self) -> &[OpenDelivery] {
+        self.resumed.as_deref().map(|resumed| resumed.open.as_slice()).unwrap_or_default()
+    }
+
     fn next_sequence(&mut self) -> u64 {
         self.last_sequence += 1;
         self.last_sequence
@@ -115,10 +120,11 @@ impl Durable {
     /// The position that was told, no further than what is neither acknowledged nor recorded.
     fn position_before(&self, from: &[(Place, i64)], unacked: impl Iterator<Item = Origin>) -> Position {
         let mut from = from.to_vec();
-        for origin in unacked.chain(self.resumed.in_flight.iter().map(|&(_, origin)| origin)) {
+        let again = self.resumed.as_deref().map(|resumed| resumed.in_flight.as_slice()).unwrap_or_default();
+        for origin in unacked.chain(again.iter().map(|&(_, origin)| origin)) {
             lower(&mut from, origin);
         }
-        Position { following: self.following, from, in_flight: self.resumed.in_flight.clone() }
+        Position { following: self.following, from, in_flight: again.to_vec() }
     }
 }
 
@@ -170,7 +176,7 @@ impl Session {
             effects.push(Effect::Persist { sequence: durable.next_sequence(), part });
         }
         if durable.outbound.start(durable.last_sequence + 1) {
-            let part = Part::Outbound(self.deliveries.outbound_state(&durable.resumed.open, &durable.sent_to));
+            let part = Part::Outbound(self.deliveries.outbound_state(durable.sent_before(), &durable.sent_to));
             effects.push(Effect::Persist { sequence: durable.next_sequence(), part });
         }
         if durable.subscriptions.start(durable.last_sequence + 1) {

@@ -184,3 +184,10 @@ fn nothing_that_hangs_on_a_record_is_told_once_the_session_is_lost() {
     assert!(script.input(followed(1, 32)).is_empty());
     assert!(script.input(positions(true, 40)).is_empty());
 }
+
+/// What an idle session that outlives its connection costs besides the connection.
+#[test]
+fn the_durable_part_is_small() {
+    assert!(size_of::<record::Durable>() <= 304, "{} bytes", size_of::<record::Durable>());
+    assert!(size_of::<Session>() <= 224, "{} bytes", size_of::<Session>());
+}

@@ -203,6 +203,15 @@ fn an_inherited_id_that_was_released_stays_so_when_a_lower_nonce_still_calls_it_
 }
 
 #[test]
+fn a_nonce_that_was_looked_for_is_not_believed_any_more() {
+    let entry = Unresolved { looked: vec![PLACE], ..unresolved(FORMER) };
+    let (mut script, _) = Script::resumed(ProtocolVersion::V5, Some(left(&[], vec![entry])), false);
+    let exact = Inbound { high: 1, held: vec![id(5)], ..Inbound::default() };
+    script.input(Input::Settled(vec![(FORMER, Some(exact))]));
+    assert_eq!(asks(&script.packet(publish("a", qos2(5)))), ["append 5"], "it was found, answered and completed");
+}
+
+#[test]
 fn a_nonce_that_is_not_exact_stays_in_doubt() {
     let (mut script, _) = Script::resumed(ProtocolVersion::V5, Some(left(&[], vec![unresolved(FORMER)])), false);
     let pending = Inbound { high: 1, pending: vec![(1, id(5))], ..Inbound::default() };
