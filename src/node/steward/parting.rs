@@ -181,7 +181,9 @@ impl Core {
             return;
         };
         // V4, and nothing is told before the set that says so was read back (V2).
-        if !settled || owned.awaited.iter().any(|awaited| awaited.sequence.is_none()) && owned.stage == Stage::Publishing {
+        if !settled
+            || owned.awaited.iter().any(|awaited| awaited.sequence.is_none()) && owned.stage == Stage::Publishing
+        {
             return;
         }
         let (will, from) = (due.will.clone(), due.from);
