@@ -32,7 +32,7 @@ use crate::node::connections::ConnectionId;
 use crate::node::mailbox::{Mailbox, NO_TICK, Notice};
 use crate::ops::metrics::{PacketType, QosLabel, RefuseReason};
 use crate::ops::tasks;
-use crate::session::{CloseCause, Effect, Effects, Input, Outgoing, Session};
+use crate::session::{AppendOutcome, CloseCause, Effect, Effects, Input, Outgoing, Session};
 
 /// Bytes asked of the socket at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -415,7 +415,7 @@ impl Connection {
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant, scratch: &mut Scratch) -> bool {
         let stall = Duration::from_millis(self.node.write_stall_ms_max);
         let stalled_at = self.stalled_since.and_then(|since| since.checked_add(stall));
-        let mut due = [stalled_at, self.session.poll_timeout()].into_iter().flatten().min();
+        let due = [stalled_at, self.session.poll_timeout()].into_iter().flatten().min();
         if due.is_some_and(|due| due <= now) {
             if stalled_at.is_some_and(|at| at <= now) {
                 self.closing = Some(CloseCause::Evicted(ReasonCode::QuotaExceeded));
@@ -425,13 +425,11 @@ impl Connection {
             if self.parked.is_some() || !self.session.wants_input() {
                 // Its packets may be waiting in the socket, unread.
                 self.session.forgive_silence(now);
-                due = [stalled_at, self.session.poll_timeout()].into_iter().flatten().min();
             }
-            if due.is_some_and(|due| due <= now) {
-                self.session.handle_timeout(now, &mut scratch.effects);
-                self.perform(now, None, scratch);
-                return true;
-            }
+            // A claim or what is held back is due whether the socket is read or not.
+            self.session.handle_timeout(now, &mut scratch.effects);
+            self.perform(now, None, scratch);
+            return true;
         }
         self.arm(cx, due)
     }
@@ -466,6 +464,10 @@ impl Connection {
         if let Some(parting) = &mut parting {
             for (sequence, outcome) in self.mailbox.take(Waker::noop()).outcomes {
                 parting.on_appended(sequence, outcome);
+            }
+            // F6: what the journal has not taken is never appended, and has no other outcome.
+            for sequence in self.parked.iter().flat_map(|parked| parked.sequences()) {
+                parting.on_appended(sequence, AppendOutcome::Refused(ReasonCode::ServerUnavailable));
             }
         }
         if parting.as_ref().is_none_or(|parting| parting.outstanding.is_empty()) {

@@ -144,7 +144,7 @@ impl Outbound {
             let Some(id) = PacketId::new(self.last_id) else { continue };
             // The window is far smaller than the number space, so a free id is near.
             let taken = self.in_flight.iter().any(|entry| entry.packet_id == id)
-                || reserved.is_some_and(|durable| durable.resumed.has(id));
+                || reserved.and_then(|durable| durable.resumed.as_deref()).is_some_and(|resumed| resumed.has(id));
             if !taken {
                 return id;
             }
@@ -304,8 +304,8 @@ impl Session {
     }
 
     pub(super) fn on_pubrec(&mut self, packet_id: PacketId, reason: ReasonCode, effects: &mut Effects) {
-        if let Some(durable) = self.durable.as_deref_mut()
-            && let Some(open) = durable.resumed.take_open(packet_id)
+        if let Some(resumed) = self.durable.as_deref_mut().and_then(|durable| durable.resumed.as_deref_mut())
+            && let Some(open) = resumed.take_open(packet_id)
         {
             // It came before the message was sent again, which is not needed any more.
             let origin = Some(open.origin);

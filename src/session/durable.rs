@@ -16,7 +16,7 @@ pub struct Wish {
     pub expiry_s: u32,
     /// To be published when the connection ends without a normal DISCONNECT.
     pub will: Option<WishedWill>,
-    /// Who the client was authenticated as.
+    /// Who the client was authenticated as. Empty: whoever claims the session fills it in.
     pub identity: Box<str>,
     /// The server made the client id: nobody else can know it.
     pub assigned: bool,
@@ -51,9 +51,16 @@ pub struct Grant {
     pub settled: bool,
 }
 
+/// Nonces in doubt that a session remembers. Each is a node that died with the session's connection; the oldest is
+/// forgotten, and what its client sends again after so many deaths may be in the log twice.
+const UNRESOLVED_MAX: usize = 16;
+
 /// What the next nonce inherits of `nonce`'s QoS 2 from the client: what it held, and the duty to look for its tokens.
 pub fn succeed(inbound: Inbound, nonce: Nonce, incarnation: Incarnation) -> Inbound {
     let Inbound { high, held, pending, mut unresolved } = inbound;
+    if unresolved.len() >= UNRESOLVED_MAX {
+        unresolved.remove(0);
+    }
     unresolved.push(Unresolved { nonce, incarnation, high, pending, released: Vec::new(), looked: Vec::new() });
     Inbound { high: 0, held, pending: Vec::new(), unresolved }
 }
@@ -77,7 +84,8 @@ pub struct Parting {
     /// How it ended.
     pub cause: PartCause,
     /// The session's state. [`SessionState::life`] says disconnected, unless fenced; an expiry of 0 means that it is to
-    /// end. The will is there only if it is due. [`SessionState::due`] is as it was granted.
+    /// end. The will is there only if it is due. [`SessionState::due`] is as it was granted. The identity is not there if
+    /// the session has neither a future nor a will.
     /// The position is filled in on the way: [`Parting::unacked`] lowers it and becomes its `in_flight`.
     pub state: SessionState,
     /// Messages with QoS 1 that were sent and not acknowledged, in the order sent.

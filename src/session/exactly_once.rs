@@ -298,7 +298,14 @@ impl Session {
             Some(Stage::HeldBack | Stage::Appending { .. }) => self.protocol_error(ReasonCode::ProtocolError, effects),
             // PUBCOMP comes with the record.
             Some(Stage::Releasing { .. }) => {}
-            Some(Stage::Held(_)) => self.release_inbound(packet_id, effects),
+            Some(Stage::Held(Recorded::With { .. })) => self.release_inbound(packet_id, effects),
+            Some(Stage::Held(Recorded::Inherited)) => {
+                // A lower nonce that ends later may still call it held.
+                if let Some(exact) = exact {
+                    look_up::release(&mut exact.unresolved, packet_id);
+                }
+                self.release_inbound(packet_id, effects);
+            }
             None => {
                 if let Some(exact) = exact.filter(|exact| !exact.unresolved.is_empty()) {
                     // Q4: an earlier node sent PUBREC for it.

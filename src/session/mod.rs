@@ -212,7 +212,7 @@ impl Session {
             Input::LookedUp { sequence, place, found } => self.on_looked_up(sequence, place, &found, effects),
             Input::Followed { packet_id, from } => self.on_followed(packet_id, from, effects),
             Input::Unfollowed { packet_id, from } => self.on_unfollowed(packet_id, from, effects),
-            Input::Positions { following, from } => self.on_positions(following, from),
+            Input::Positions { following, from } => self.on_positions(following, from, effects),
             Input::Tick => self.on_tick(),
             Input::Packet(_)
             | Input::Malformed(_)

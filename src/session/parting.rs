@@ -11,8 +11,9 @@ impl Session {
             return None;
         }
         self.claim = Claim::Left;
-        let sent_again = self.durable.as_deref_mut().map(|durable| std::mem::take(&mut durable.resumed.in_flight));
-        let unacked = sent_again.into_iter().flatten().chain(self.deliveries.unacked()).collect();
+        let again = self.durable.as_deref().and_then(|durable| durable.resumed.as_deref());
+        let again = again.map(|resumed| resumed.in_flight.clone()).unwrap_or_default();
+        let unacked = again.into_iter().chain(self.deliveries.unacked()).collect();
         Some(Box::new(Parting {
             cause: self.part,
             state: self.state_left(),
@@ -24,6 +25,7 @@ impl Session {
 
     fn state_left(&mut self) -> SessionState {
         let durable = self.durable.take().map(|durable| *durable).unwrap_or_default();
+        let outbound = self.deliveries.outbound_state(durable.sent_before(), &durable.sent_to);
         let (life, will) = match self.part {
             PartCause::Normal | PartCause::Drained => (Life::Disconnected { since_ms: 0 }, None),
             PartCause::Broken => (Life::Disconnected { since_ms: 0 }, durable.will),
@@ -34,10 +36,10 @@ impl Session {
             identity: durable.identity,
             life,
             will,
-            due: durable.due,
+            due: durable.due.into_vec(),
             subscriptions: self.subscriptions.in_force(),
             inbound: self.publishes.inbound_state(),
-            outbound: self.deliveries.outbound_state(&durable.resumed.open, &durable.sent_to),
+            outbound,
             ..SessionState::default()
         }
     }

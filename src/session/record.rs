@@ -1,5 +1,5 @@
-//! What a durable session writes while its connection lives: parts of its state, one record of a kind on its way at a
-//! time; the next one carries everything newer.
+//! What a durable session writes while its connection lives: parts of its state. But for positions, which are rare, one
+//! record of a kind is on its way at a time, and the next one carries everything newer.
 //!
 //! ```text
 //!            change                 want, write              read back
@@ -14,7 +14,7 @@ use super::deliver::Recording;
 use super::resume::Resumed;
 use super::{Effect, Effects, Phase, Session};
 use crate::ledger::ids::{Origin, Place};
-use crate::ledger::state::{DueWill, Part, Position, Will};
+use crate::ledger::state::{DueWill, OpenDelivery, Part, Position, Will};
 use crate::mqtt::PacketId;
 
 /// What only a session has that outlives its connection, has a will or was resumed: most have none of these.
@@ -25,22 +25,21 @@ pub(super) struct Durable {
     pub(super) identity: Box<str>,
     pub(super) will: Option<Will>,
     /// As it was granted: the node looks after them.
-    pub(super) due: Vec<DueWill>,
+    pub(super) due: Box<[DueWill]>,
     /// The node's watermarks count for this session.
     pub(super) following: bool,
-    /// The last position that was told, until it is written.
+    /// The last position that was told, while the subscriptions are to be written with it.
     pub(super) from: Vec<(Place, i64)>,
-    /// What an earlier connection left to be sent again.
-    pub(super) resumed: Resumed,
+    /// What an earlier connection left to be sent again, as long as there is anything.
+    pub(super) resumed: Option<Box<Resumed>>,
     /// Of [`crate::ledger::state::Outbound`].
     pub(super) sent_to: Vec<(Place, i64)>,
     /// Messages with QoS 2 that wait for their record.
     pub(super) recording: VecDeque<Recording>,
     /// Ids whose PUBREL waits for its record, in the order of the PUBRECs [MQTT-4.6.0-4].
     pub(super) releasing: VecDeque<(u32, PacketId)>,
-    pub(super) next_sequence: u64,
+    pub(super) last_sequence: u64,
     pub(super) subscriptions: Record,
-    pub(super) position: Record,
     pub(super) inbound: Record,
     pub(super) outbound: Record,
 }
@@ -108,13 +107,24 @@ impl Durable {
         self.expiry_s > 0
     }
 
-    /// The position that was told last, no further than what is neither acknowledged nor recorded.
-    fn position_before(&self, unacked: impl Iterator<Item = Origin>) -> Position {
-        let mut from = self.from.clone();
-        for origin in unacked.chain(self.resumed.in_flight.iter().map(|&(_, origin)| origin)) {
+    /// Open deliveries that were not sent again yet.
+    pub(super) fn sent_before(&self) -> &[OpenDelivery] {
+        self.resumed.as_deref().map(|resumed| resumed.open.as_slice()).unwrap_or_default()
+    }
+
+    fn next_sequence(&mut self) -> u64 {
+        self.last_sequence += 1;
+        self.last_sequence
+    }
+
+    /// The position that was told, no further than what is neither acknowledged nor recorded.
+    fn position_before(&self, from: &[(Place, i64)], unacked: impl Iterator<Item = Origin>) -> Position {
+        let mut from = from.to_vec();
+        let again = self.resumed.as_deref().map(|resumed| resumed.in_flight.as_slice()).unwrap_or_default();
+        for origin in unacked.chain(again.iter().map(|&(_, origin)| origin)) {
             lower(&mut from, origin);
         }
-        Position { following: self.following, from, in_flight: self.resumed.in_flight.clone() }
+        Position { following: self.following, from, in_flight: again.to_vec() }
     }
 }
 
@@ -133,12 +143,14 @@ impl Session {
         self.durable.as_deref_mut().filter(|durable| durable.is_durable())
     }
 
-    /// A position to be written: with the subscriptions, or on its own.
-    pub(super) fn on_positions(&mut self, following: bool, from: Vec<(Place, i64)>) {
-        if let Some(durable) = self.durable_mut() {
-            durable.following = following;
+    /// Written at once, whatever is on its way: the node's next watermark waits for it (W3), and nobody else does.
+    pub(super) fn on_positions(&mut self, following: bool, from: Vec<(Place, i64)>, effects: &mut Effects) {
+        let Some(durable) = self.durable.as_deref_mut().filter(|durable| durable.is_durable()) else { return };
+        durable.following = following;
+        let position = durable.position_before(&from, self.deliveries.unrecorded());
+        effects.push(Effect::Persist { sequence: durable.next_sequence(), part: Part::Position(position) });
+        if !durable.subscriptions.is_idle() {
             durable.from = from;
-            durable.position.write();
         }
     }
 
@@ -150,8 +162,6 @@ impl Session {
             self.complete_recorded(effects);
         } else if durable.outbound.finish(sequence) {
             self.send_recorded(effects);
-        } else {
-            durable.position.finish(sequence);
         }
     }
 
@@ -161,29 +171,19 @@ impl Session {
         if self.phase != Phase::Connected {
             return;
         }
-        if durable.inbound.start(durable.next_sequence) {
+        if durable.inbound.start(durable.last_sequence + 1) {
             let part = Part::Inbound(self.publishes.inbound_state());
-            effects.push(Effect::Persist { sequence: durable.next_sequence, part });
-            durable.next_sequence += 1;
+            effects.push(Effect::Persist { sequence: durable.next_sequence(), part });
         }
-        if durable.outbound.start(durable.next_sequence) {
-            let part = Part::Outbound(self.deliveries.outbound_state(&durable.resumed.open, &durable.sent_to));
-            effects.push(Effect::Persist { sequence: durable.next_sequence, part });
-            durable.next_sequence += 1;
+        if durable.outbound.start(durable.last_sequence + 1) {
+            let part = Part::Outbound(self.deliveries.outbound_state(durable.sent_before(), &durable.sent_to));
+            effects.push(Effect::Persist { sequence: durable.next_sequence(), part });
         }
-        if durable.subscriptions.start(durable.next_sequence) {
-            let position = durable.position_before(self.deliveries.unrecorded());
+        if durable.subscriptions.start(durable.last_sequence + 1) {
+            let from = std::mem::take(&mut durable.from);
+            let position = durable.position_before(&from, self.deliveries.unrecorded());
             let part = Part::Subscriptions(self.subscriptions.in_force(), position);
-            effects.push(Effect::Persist { sequence: durable.next_sequence, part });
-            durable.next_sequence += 1;
-        }
-        if durable.position.start(durable.next_sequence) {
-            let part = Part::Position(durable.position_before(self.deliveries.unrecorded()));
-            effects.push(Effect::Persist { sequence: durable.next_sequence, part });
-            durable.next_sequence += 1;
-        }
-        if durable.subscriptions.is_idle() && durable.position.is_idle() {
-            durable.from = Vec::new();
+            effects.push(Effect::Persist { sequence: durable.next_sequence(), part });
         }
     }
 }

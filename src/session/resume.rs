@@ -88,13 +88,17 @@ impl Resumed {
 impl Durable {
     /// What a message is that is about to be delivered.
     pub(super) fn recognise(&mut self, origin: Origin, qos: QoS) -> Recognised {
-        if !self.resumed.is_empty() {
-            if self.resumed.forget_before(origin) {
+        if let Some(resumed) = self.resumed.as_deref_mut() {
+            if resumed.forget_before(origin) {
                 self.outbound.change();
             }
-            match self.resumed.take(origin, qos) {
+            let known = resumed.take(origin, qos);
+            if resumed.is_empty() {
+                self.resumed = None;
+            }
+            match known {
                 Recognised::New => {}
-                known @ (Recognised::Done | Recognised::Sent(..)) => return known,
+                Recognised::Done | Recognised::Sent(..) => return known,
             }
         }
         let sent_to = self.sent_to.binary_search_by_key(&origin.place, |&(place, _)| place).ok();
@@ -148,7 +152,7 @@ impl Session {
             expiry_s: state.expiry_s,
             identity: state.identity,
             will: state.will,
-            due: state.due,
+            due: state.due.into_boxed_slice(),
             following: state.subscriptions.is_empty(),
             sent_to: state.outbound.sent_to,
             ..Durable::default()
@@ -156,7 +160,7 @@ impl Session {
         let position = state.position;
         self.deliveries.start_after(position.in_flight.iter().map(|&(id, _)| id));
         self.deliveries.start_after(state.outbound.open.iter().map(|open| open.packet_id));
-        durable.resumed.in_flight = position.in_flight;
+        let mut resumed = Resumed { in_flight: position.in_flight, ..Resumed::default() };
         let mut from = position.from;
         for open in state.outbound.open {
             // A retained message cannot be found again: all that is left is to free its id at the client.
@@ -165,13 +169,13 @@ impl Session {
                 let reason = ReasonCode::Success;
                 effects.push(Effect::Send(Outgoing::PubRel { packet_id: open.packet_id, reason }));
             } else {
-                durable.resumed.open.push(open);
+                resumed.open.push(open);
                 let at = from.iter().find(|&&(place, _)| place == open.origin.place).copied();
                 if let Some(position) = at.filter(|&(_, offset)| open.origin.offset < offset) {
                     lower(&mut from, open.origin);
                     // The first one is the session's own.
-                    if !durable.resumed.skip.iter().any(|&(place, _)| place == position.0) {
-                        durable.resumed.skip.push(position);
+                    if !resumed.skip.iter().any(|&(place, _)| place == position.0) {
+                        resumed.skip.push(position);
                     }
                 }
             }
@@ -180,6 +184,7 @@ impl Session {
             let filters = state.subscriptions.iter().map(follow).collect();
             effects.push(Effect::Resume { filters, from });
         }
+        durable.resumed = (!resumed.is_empty()).then(|| Box::new(resumed));
         self.subscriptions.resume(state.subscriptions);
         self.durable = Some(Box::new(durable));
     }

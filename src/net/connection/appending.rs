@@ -20,6 +20,13 @@ pub(super) struct Parked {
     room: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
+impl Parked {
+    /// What was not handed over.
+    pub(super) fn sequences(&self) -> impl Iterator<Item = u64> {
+        self.waiting.iter().map(|waiting| waiting.sequence)
+    }
+}
+
 struct Waiting {
     sequence: u64,
     publish: OwnedPublish,

@@ -13,6 +13,8 @@ mod publishing_exactly_once;
 mod recording;
 mod resuming;
 mod subscribing;
+mod walking_in;
+mod walking_out;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -136,15 +136,19 @@ fn a_resumed_session_does_not_follow_before_it_is_told_and_keeps_its_ids_in_ever
     assert_eq!(written, Position { following: false, from: vec![(PLACE, 5)], in_flight: vec![(id(9), at(5))] });
 }
 
+/// W3
 #[test]
-fn the_newest_position_is_in_both_records_that_have_one() {
+fn a_position_waits_for_no_record_and_the_subscriptions_have_the_newest_too() {
     let mut script = Script::durable(ProtocolVersion::V5, None);
     script.packet(subscribe(1, "a"));
     script.packet(subscribe(2, "b"));
     let (first, ..) = subscriptions(&script.input(followed(1, 30)));
     assert!(script.input(followed(2, 31)).is_empty());
     assert_eq!(position(&script.input(positions(true, 40))).1.from, [(PLACE, 40)]);
-    assert_eq!(subscriptions(&script.persisted(first)).2.from, [(PLACE, 40)]);
+    let (_, second) = position(&script.input(positions(false, 41)));
+    assert_eq!((second.following, second.from), (false, vec![(PLACE, 41)]));
+    let (_, _, written) = subscriptions(&script.persisted(first));
+    assert_eq!((written.following, written.from), (false, vec![(PLACE, 41)]));
 }
 
 #[test]
@@ -179,4 +183,11 @@ fn nothing_that_hangs_on_a_record_is_told_once_the_session_is_lost() {
     assert!(script.persisted(outbound).is_empty());
     assert!(script.input(followed(1, 32)).is_empty());
     assert!(script.input(positions(true, 40)).is_empty());
+}
+
+/// What an idle session that outlives its connection costs besides the connection.
+#[test]
+fn the_durable_part_is_small() {
+    assert!(size_of::<record::Durable>() <= 304, "{} bytes", size_of::<record::Durable>());
+    assert!(size_of::<Session>() <= 224, "{} bytes", size_of::<Session>());
 }

@@ -191,6 +191,26 @@ fn the_youngest_nonce_is_believed_about_older_ones() {
     assert_eq!(asks(&script.packet(publish("a", qos2(5)))), ["append 5"], "it was completed with FORMER");
 }
 
+/// Found by a random walk: the lower nonce does not know that its successor completed the exchange.
+#[test]
+fn an_inherited_id_that_was_released_stays_so_when_a_lower_nonce_still_calls_it_held() {
+    let (mut script, _) = Script::resumed(ProtocolVersion::V5, Some(left(&[5], vec![unresolved(FORMER)])), false);
+    let (record, _) = persist(&script.packet(pubrel(5)));
+    script.persisted(record);
+    let exact = Inbound { high: 1, held: vec![id(5)], ..Inbound::default() };
+    script.input(Input::Settled(vec![(FORMER, Some(exact))]));
+    assert_eq!(asks(&script.packet(publish("a", qos2(5)))), ["append 5"]);
+}
+
+#[test]
+fn a_nonce_that_was_looked_for_is_not_believed_any_more() {
+    let entry = Unresolved { looked: vec![PLACE], ..unresolved(FORMER) };
+    let (mut script, _) = Script::resumed(ProtocolVersion::V5, Some(left(&[], vec![entry])), false);
+    let exact = Inbound { high: 1, held: vec![id(5)], ..Inbound::default() };
+    script.input(Input::Settled(vec![(FORMER, Some(exact))]));
+    assert_eq!(asks(&script.packet(publish("a", qos2(5)))), ["append 5"], "it was found, answered and completed");
+}
+
 #[test]
 fn a_nonce_that_is_not_exact_stays_in_doubt() {
     let (mut script, _) = Script::resumed(ProtocolVersion::V5, Some(left(&[], vec![unresolved(FORMER)])), false);
