@@ -201,9 +201,10 @@ fn younger_parts_replace_those_of_the_set_and_older_ones_do_not() {
     let inherited = log.sessions.inherited(&car()).unwrap();
     assert_eq!((inherited.state.inbound, inherited.append_ms), (inbound(7), ms(5)));
     assert_eq!(inherited.state.position.from, [(HERE, 2)], "the younger of two parts that say it");
-    log.set(1, 5, &named("car"));
+    let set = SessionState { position: position(true, &[(HERE, 3)]), inbound: inbound(9), ..named("car") };
+    log.set(1, 5, &set);
     let state = log.sessions.inherited(&car()).unwrap().state;
-    assert_eq!(state, named("car"), "the set is younger than its parts");
+    assert_eq!(state, set, "the set is younger than its parts");
 }
 
 #[test]
