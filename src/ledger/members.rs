@@ -277,26 +277,32 @@ mod tests {
     }
 
     impl Log {
-        fn put(&mut self, key: ClusterKey, value: Option<Vec<u8>>) -> ClusterApplied {
+        fn put(&mut self, key: ClusterKey, value: Option<&[u8]>) -> ClusterApplied {
             self.end += 1;
-            self.members.apply(self.end, self.end * 1_000, &key.encode(), value.as_deref())
+            self.members.apply(self.end, self.end * 1_000, &key.encode(), value)
         }
 
         fn beat(&mut self, n: u8, beat: u64) -> ClusterApplied {
-            self.put(ClusterKey::Node(incarnation(n)), Some(Node { beat, ..Node::default() }.encode()))
+            self.put(ClusterKey::Node(incarnation(n)), Some(&Node { beat, ..Node::default() }.encode()))
+        }
+
+        fn beats(&mut self, nodes: std::ops::Range<u8>) {
+            for n in nodes {
+                self.beat(n, 1);
+            }
         }
 
         fn leave(&mut self, n: u8) {
-            self.put(ClusterKey::Node(incarnation(n)), Some(Node { left: true, ..Node::default() }.encode()));
+            self.put(ClusterKey::Node(incarnation(n)), Some(&Node { left: true, ..Node::default() }.encode()));
         }
 
         fn evict(&mut self, n: u8, who: u8) -> ClusterApplied {
             let key = ClusterKey::Eviction { node: incarnation(n), by: incarnation(who) };
-            self.put(key, Some(by(incarnation(who))))
+            self.put(key, Some(&by(incarnation(who))))
         }
 
         fn fence(&mut self, n: u8, who: u8) -> ClusterApplied {
-            self.put(ClusterKey::Fenced(incarnation(n)), Some(by(incarnation(who))))
+            self.put(ClusterKey::Fenced(incarnation(n)), Some(&by(incarnation(who))))
         }
 
         fn live(&self) -> Vec<Incarnation> {
@@ -330,7 +336,7 @@ mod tests {
     #[test]
     fn the_first_who_evicts_is_to_fence_and_the_next_if_it_dies() {
         let mut log = Log::default();
-        (1..5).for_each(|n| drop(log.beat(n, 1)));
+        log.beats(1..5);
         let evicted = |by, is_first| ClusterApplied::Evicted { incarnation: incarnation(4), by, is_first };
         assert_eq!(log.evict(4, 2), evicted(incarnation(2), true));
         assert_eq!(log.evict(4, 1), evicted(incarnation(1), false));
@@ -367,7 +373,7 @@ mod tests {
     #[test]
     fn nobody_finds_itself_overdue_or_is_heard_without_a_heartbeat() {
         let mut log = Log::default();
-        (0..40).for_each(|beat| drop(log.beat(1, beat)));
+        (0..40).for_each(|_| log.beats(1..2));
         assert_eq!(log.members.overdue(incarnation(1), Patience::default()), []);
         assert_eq!(log.members.overdue(incarnation(2), Patience::default()), []);
     }
@@ -386,7 +392,7 @@ mod tests {
     fn keepers_share_the_partitions_and_a_death_moves_only_those_of_the_dead() {
         let mut log = Log::default();
         assert_eq!(log.members.keeper_of(0), None);
-        (1..5).for_each(|n| drop(log.beat(n, 1)));
+        log.beats(1..5);
         let keepers = |log: &Log| -> Vec<_> { (0..256).map(|n| log.members.keeper_of(n).unwrap()).collect() };
         let before = keepers(&log);
         for n in 1..5 {
@@ -403,11 +409,11 @@ mod tests {
     fn what_cannot_be_changed_is_known_to_all() {
         let mut log = Log::default();
         let fingerprint = Fingerprint { generation: 0, sessions_partitions: 48, retained_partitions: 16 };
-        let applied = log.put(ClusterKey::Fingerprint, Some(fingerprint.encode()));
+        let applied = log.put(ClusterKey::Fingerprint, Some(&fingerprint.encode()));
         assert_eq!(applied, ClusterApplied::Fingerprint(fingerprint));
         assert_eq!(log.members.fingerprint(), Some(fingerprint));
         let topic = |name: &str| KafkaTopic { number: 7, name: name.into(), partitions: 1 };
-        log.put(ClusterKey::KafkaTopic(1), Some(topic("one").encode()));
+        log.put(ClusterKey::KafkaTopic(1), Some(&topic("one").encode()));
         assert_eq!(log.members.kafka_topic(1), Some(&topic("one")));
         assert_eq!(log.members.number_taken(7, 1), None);
         assert_eq!(log.members.number_taken(7, 2), Some(&topic("one")));
