@@ -145,7 +145,10 @@ impl Cluster {
             }
         };
         self.note(node, "serves");
-        server.run().await;
+        if let Err(error) = server.run().await {
+            tracing::debug!(%error, node, "a node is over");
+            self.note(node, "is over");
+        }
         let mut life = lock(&life);
         life.door = None;
         life.has_ended = true;
