@@ -415,7 +415,7 @@ impl Connection {
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant, scratch: &mut Scratch) -> bool {
         let stall = Duration::from_millis(self.node.write_stall_ms_max);
         let stalled_at = self.stalled_since.and_then(|since| since.checked_add(stall));
-        let mut due = [stalled_at, self.session.poll_timeout()].into_iter().flatten().min();
+        let due = [stalled_at, self.session.poll_timeout()].into_iter().flatten().min();
         if due.is_some_and(|due| due <= now) {
             if stalled_at.is_some_and(|at| at <= now) {
                 self.closing = Some(CloseCause::Evicted(ReasonCode::QuotaExceeded));
@@ -425,12 +425,10 @@ impl Connection {
             if self.parked.is_some() || !self.session.wants_input() {
                 // Its packets may be waiting in the socket, unread.
                 self.session.forgive_silence(now);
-                due = self.session.poll_timeout();
-            } else {
-                self.session.handle_timeout(now, &mut scratch.effects);
-                self.perform(now, None, scratch);
-                return true;
             }
+            self.session.handle_timeout(now, &mut scratch.effects);
+            self.perform(now, None, scratch);
+            return true;
         }
         self.arm(cx, due)
     }

@@ -175,6 +175,9 @@ impl Cluster {
     /// Nodes that ended on their own, as processes do that were fenced or drained.
     pub(crate) fn reap(&self) {
         for node in 0..self.nodes() {
+            if lock(&self.nodes)[node].scope.spins() {
+                self.end(node, "spins");
+            }
             let life = Arc::clone(&lock(&self.nodes)[node].life);
             let has_ended = lock(&life).has_ended;
             if has_ended {
