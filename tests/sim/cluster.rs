@@ -145,7 +145,10 @@ impl Cluster {
             }
         };
         self.note(node, "serves");
-        server.run().await;
+        if let Err(error) = server.run().await {
+            tracing::debug!(%error, node, "a node is over");
+            self.note(node, "is over");
+        }
         let mut life = lock(&life);
         life.door = None;
         life.has_ended = true;
@@ -172,6 +175,9 @@ impl Cluster {
     /// Nodes that ended on their own, as processes do that were fenced or drained.
     pub(crate) fn reap(&self) {
         for node in 0..self.nodes() {
+            if lock(&self.nodes)[node].scope.spins() {
+                self.end(node, "spins");
+            }
             let life = Arc::clone(&lock(&self.nodes)[node].life);
             let has_ended = lock(&life).has_ended;
             if has_ended {

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use tokio::task::AbortHandle;
 
@@ -19,6 +20,9 @@ use crate::clock;
 
 /// Finished tasks are forgotten when so many are known, and then when twice as many are known as were left.
 const TASKS_FIRST_SWEEP: usize = 64;
+
+/// A scope whose tasks are polled more often without that time passes is held: they spin.
+const POLLS_MAX: u32 = 200_000;
 
 thread_local! {
     static CURRENT: RefCell<Option<Scope>> = const { RefCell::new(None) };
@@ -39,6 +43,8 @@ struct Shared {
     sweep_at: usize,
     /// Polls until the scope holds itself.
     polls_left: Option<u64>,
+    /// Polls at one instant of a time that stands still: more than [`POLLS_MAX`] never end.
+    polls_at: (Option<Instant>, u32),
     wall_off_by_ms: i64,
 }
 
@@ -57,6 +63,7 @@ impl Default for Shared {
             tasks: Vec::new(),
             sweep_at: TASKS_FIRST_SWEEP,
             polls_left: None,
+            polls_at: (None, 0),
             wall_off_by_ms: 0,
         }
     }
@@ -100,6 +107,11 @@ impl Scope {
     /// [`Scope::hold`] after so many further polls of its tasks: in the middle of whatever is going on.
     pub fn hold_after(&self, polls: u64) {
         self.lock().polls_left = Some(polls);
+    }
+
+    /// Whether it was held because its tasks woke each other for ever.
+    pub fn spins(&self) -> bool {
+        self.lock().polls_at.1 > POLLS_MAX
     }
 
     /// Whether it is held, or was ended.
@@ -160,6 +172,11 @@ impl Scope {
             }
             Some(left) => shared.polls_left = Some(left - 1),
             None => {}
+        }
+        let now = Some(clock::now());
+        shared.polls_at = if shared.polls_at.0 == now { (now, shared.polls_at.1.saturating_add(1)) } else { (now, 1) };
+        if shared.polls_at.1 > POLLS_MAX {
+            shared.standing = shared.standing.held();
         }
         match shared.standing {
             Standing::Running => true,
@@ -287,6 +304,20 @@ mod tests {
         scope.enter(|| spawn("ticking", ticking(&counter)));
         assert_eq!(after_s(9, &counter).await, 2);
         assert!(scope.is_still());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_that_spins_is_held() {
+        let scope = Scope::new();
+        scope.enter(|| {
+            spawn("spinning", async {
+                loop {
+                    tokio::task::yield_now().await;
+                }
+            })
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(scope.spins() && scope.is_still());
     }
 
     #[tokio::test(start_paused = true)]
