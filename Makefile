@@ -91,6 +91,12 @@ bench-broker: ## latency, throughput and memory of a whole node, beside Kafka's 
 	cargo build $(LOCKED) --workspace --release
 	scripts/with-kafka.sh python3 scripts/bench_broker.py --write docs/benchmarks/broker.md $(ARGS)
 
+.PHONY: bench-sessions
+bench-sessions: ## what sessions cost in Kafka, and how fast they are back; ARGS="--only resume", ARGS="--debug"
+	$(NEED) cargo java mvn
+	cargo build $(LOCKED) --workspace $(if $(findstring --debug,$(ARGS)),,--release)
+	scripts/with-kafka.sh python3 scripts/bench_sessions.py --write docs/benchmarks/sessions.md $(ARGS)
+
 .PHONY: load
 load: ## loadsim, the load generator that proves loss, duplicates and order: make load ARGS="--help"
 	$(NEED) cargo

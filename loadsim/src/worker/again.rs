@@ -100,8 +100,13 @@ impl Worker {
         if let Role::Probe { lasts } = conn.client.role {
             if !is_first {
                 let returns = &mut self.tally.returns;
-                let latency = if lasts { &mut returns.probe_resume } else { &mut returns.probe_clean };
-                latency.record(took_ns);
+                match (lasts, continuity) {
+                    (true, Continuity::Resumed) => returns.probe_resume.record(took_ns),
+                    (true, Continuity::New | Continuity::Lost) => {}
+                    (false, Continuity::New | Continuity::Resumed | Continuity::Lost) => {
+                        returns.probe_clean.record(took_ns);
+                    }
+                }
             }
             return self.end_probe(at, now_ns);
         }

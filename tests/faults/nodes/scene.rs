@@ -29,8 +29,8 @@ pub const SESSIONS: &str = "faults.sessions";
 const CLUSTER: &str = "faults.cluster";
 const RETAINED: &str = "faults.retained";
 const PARTITIONS: u32 = 6;
-/// What has not come by then hangs.
-const HANGS: Duration = Duration::from_mins(4);
+/// What has not come by then hangs; `MILLRACE_FAULTS_HANGS_S` says otherwise.
+const HANGS_S: u64 = 240;
 const LOOK: Duration = Duration::from_millis(250);
 const MORTAL_EVERY: Duration = Duration::from_millis(700);
 /// Violations that are printed; the file has the rest.
@@ -198,10 +198,10 @@ impl Scene {
         self.phase.send_replace(Phase::Quiet);
         let mut wrong = Vec::new();
         if !self.comes(async || self.troupe.all(Client::is_idle)).await {
-            wrong.push(format!("hangs: publishers were not answered for {HANGS:?}"));
+            wrong.push(format!("hangs: publishers were not answered for {:?}", hangs()));
         }
         if !self.comes(async || self.is_everything_there().await).await {
-            wrong.push(format!("hangs: what is missing below did not come for {HANGS:?}"));
+            wrong.push(format!("hangs: what is missing below did not come for {:?}", hangs()));
         }
         self.phase.send_replace(Phase::Over);
         if !self.comes(async || self.troupe.all(Client::has_left)).await {
@@ -246,17 +246,17 @@ impl Scene {
 
     async fn wait(&self, what: &str, has_come: impl AsyncFnMut() -> bool) {
         if !self.comes(has_come).await {
-            // Whoever looks for the reason needs the files.
+            // Whoever looks for the reason needs the files, and all that was noted in them.
+            let _ = self.recorder.events();
             let folder = self.folder.as_ref().unwrap().path();
             let copy = std::env::temp_dir().join(format!("millrace-hang-{}", std::process::id()));
             let _ = std::process::Command::new("cp").arg("-r").arg(folder).arg(&copy).status();
-            let _ = self.recorder.events();
-            panic!("hangs: waited {HANGS:?} for {what}; history and logs: {}", copy.display());
+            panic!("hangs: waited {:?} for {what}; history and logs: {}", hangs(), copy.display());
         }
     }
 
     async fn comes(&self, mut has_come: impl AsyncFnMut() -> bool) -> bool {
-        let deadline = clock::now() + HANGS;
+        let deadline = clock::now() + hangs();
         while !has_come().await {
             if clock::now() > deadline {
                 return false;
@@ -265,6 +265,11 @@ impl Scene {
         }
         true
     }
+}
+
+fn hangs() -> Duration {
+    let given = std::env::var("MILLRACE_FAULTS_HANGS_S").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(given.unwrap_or(HANGS_S))
 }
 
 /// Clients with wills, one after the other, as long as there is publishing.
