@@ -3,11 +3,13 @@
 //! partition of `mqtt.sessions` the watermark once more, in one of messages a record that readers drop. Once it is
 //! written, and for state once the own tail has passed it, it is known what is missing, and that is appended again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::core::{Core, Pending, Why};
 use super::effect::{Effect, Log};
+use super::owned::Publishing;
 use crate::journal::{Offset, Outcome, Partition};
+use crate::ledger::ids::Token;
 use crate::ledger::record::{self, Key, Slot};
 
 /// A probe that failed is repeated after so long.
@@ -20,6 +22,8 @@ pub(super) struct Doubts {
     states: BTreeMap<u32, StateDoubt>,
     /// Partitions of messages in which an append of this node has an unknown fate.
     messages: BTreeMap<Partition, Probe>,
+    /// Partitions of messages that were ever in doubt: where tokens of unknown fate may be.
+    ever: BTreeSet<Partition>,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +70,7 @@ impl Core {
 
     /// Appends of this node in a partition of messages have an unknown fate.
     pub(super) fn on_unknown(&mut self, partition: Partition) {
+        self.doubts.ever.insert(partition);
         let probe = self.doubts.messages.entry(partition).or_default();
         if let Probe::UnderWay(more) = probe {
             *more = true;
@@ -170,13 +175,59 @@ impl Core {
 
     /// No append of messages can land any more without being known: who could not say its last word may say it now.
     fn nothing_in_doubt(&mut self) {
-        let uncertain = self.owned.iter_mut().filter(|(_, owned)| owned.uncertain);
-        let keys: Vec<u64> = uncertain
-            .map(|(key, owned)| {
-                owned.uncertain = false;
-                *key
-            })
-            .collect();
-        keys.into_iter().for_each(|key| self.after_doubt(key));
+        let uncertain = self.owned.iter().filter(|(_, owned)| owned.uncertain);
+        let keys: Vec<u64> = uncertain.map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| self.resolve(key));
+    }
+
+    /// Looks for what an ended connection had appended with an unknown fate, so that its last word says exactly what is in
+    /// the log: from then on the watermark passes it.
+    pub(super) fn resolve(&mut self, key: u64) {
+        if self.doubts.has_messages() {
+            return;
+        }
+        let Some(owned) = self.owned.get_mut(&key) else { return };
+        if owned.publishing == Some(Publishing::Open) {
+            let due = owned.state.as_ref().and_then(|state| state.due.first());
+            let Some((from, nonce)) = due.map(|due| (due.from, due.will.nonce)) else { return };
+            owned.uncertain = false;
+            let scan = self.scan_for_will(key, from, nonce);
+            if let Some(owned) = self.owned.get_mut(&key) {
+                owned.publishing = Some(Publishing::LookingUp { scan });
+            }
+            return;
+        }
+        let has_pending = owned.state.as_ref().is_some_and(|state| !state.inbound.pending.is_empty());
+        let partitions: Vec<Partition> = self.doubts.ever.iter().copied().filter(|_| has_pending).collect();
+        owned.looks_left = partitions.len();
+        if partitions.is_empty() {
+            owned.uncertain = false;
+            self.finish_if_possible(key);
+            return;
+        }
+        let nonce = owned.nonce;
+        for partition in partitions {
+            self.scan_for_own(key, partition, nonce);
+        }
+    }
+
+    /// One partition was looked through for tokens of an ended connection.
+    pub(super) fn on_own_scanned(&mut self, key: u64, found: &[Token]) {
+        let Some(owned) = self.owned.get_mut(&key).filter(|owned| owned.looks_left > 0) else { return };
+        let Some(state) = &mut owned.state else { return };
+        let inbound = &mut state.inbound;
+        for token in found.iter().filter(|token| token.nonce == owned.nonce) {
+            let Some(place) = inbound.pending.iter().position(|(number, _)| *number == token.number) else { continue };
+            let (_, packet_id) = inbound.pending.remove(place);
+            if let Err(place) = inbound.held.binary_search(&packet_id) {
+                inbound.held.insert(place, packet_id);
+            }
+        }
+        owned.looks_left -= 1;
+        if owned.looks_left == 0 {
+            inbound.pending.clear();
+            owned.uncertain = false;
+            self.finish_if_possible(key);
+        }
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Scanning {
 enum Asker {
     /// The keeper of a will: the key of its session.
     Will(u64),
+    /// A connection that is gone, some of whose tokens have an unknown fate.
+    Own(u64),
     /// A session that holds an ambiguous publish.
     Session { connection: ConnectionId, sequence: u64, place: Place, nonces: Vec<Nonce> },
 }
@@ -70,6 +72,13 @@ impl Core {
         self.scan(partition, from.offset, vec![nonce], Asker::Will(key))
     }
 
+    /// From the own watermark on: it has not passed what is in doubt.
+    pub(super) fn scan_for_own(&mut self, key: u64, partition: Partition, nonce: Nonce) {
+        let place = self.routes.place_of(partition);
+        let from = place.map_or(0, |place| self.token_mark(place));
+        self.scan(partition, from, vec![nonce], Asker::Own(key));
+    }
+
     fn scan(&mut self, partition: Partition, from: i64, nonces: Vec<Nonce>, asker: Asker) -> u64 {
         let open = self.scans.iter_mut().find(|(_, scanning)| !scanning.running && scanning.partition == partition);
         if let Some((id, scanning)) = open {
@@ -103,6 +112,7 @@ impl Core {
         for asker in scanning.askers {
             match asker {
                 Asker::Will(key) => self.on_will_scanned(key, found),
+                Asker::Own(key) => self.on_own_scanned(key, found),
                 Asker::Session { connection, sequence, place, nonces } => {
                     let Some(owned) = self.by_connection.get(&connection).and_then(|key| self.owned.get(key)) else {
                         continue;

@@ -48,6 +48,11 @@ impl Core {
         }
     }
 
+    /// From where on tokens of this node may be unaccounted for.
+    pub(super) fn token_mark(&self, place: Place) -> i64 {
+        self.marks.tokens.iter().find(|(other, _)| *other == place).map_or(0, |(_, offset)| *offset)
+    }
+
     /// The watermark as it was written last, to be written again.
     pub(super) fn mark_record(&self) -> (Vec<u8>, Vec<u8>) {
         let mark = Watermark { done: self.marks.done.clone(), tokens: self.marks.tokens.clone() };

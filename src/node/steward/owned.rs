@@ -104,6 +104,8 @@ pub(super) struct Owned {
     pub(super) parting: Option<Box<Parting>>,
     /// An append has an unknown fate: it may still land, so this nonce never becomes final by its own word.
     pub(super) uncertain: bool,
+    /// Partitions that are still being looked through for its tokens of unknown fate.
+    pub(super) looks_left: usize,
     /// A will was published since the last record.
     pub(super) unrecorded: bool,
     /// The will that is being looked up or appended.
@@ -151,6 +153,7 @@ impl Owned {
             awaited: Vec::new(),
             parting: None,
             uncertain: false,
+            looks_left: 0,
             unrecorded: false,
             publishing: None,
             claimed_at_ms: now_ms,

@@ -105,7 +105,7 @@ impl Core {
                     if let Some(state) = &mut owned.state {
                         state.inbound = inbound;
                     }
-                    owned.uncertain |= parting.unknown > 0 && self.doubts.has_messages();
+                    owned.uncertain |= parting.unknown > 0;
                 }
                 None => {}
             }
@@ -115,7 +115,11 @@ impl Core {
         }
         self.draining.remove(&connection);
         self.effects.push(Effect::Drained(connection));
-        self.finish_if_possible(key);
+        if self.owned.get(&key).is_some_and(|owned| owned.uncertain) {
+            self.resolve(key);
+        } else {
+            self.finish_if_possible(key);
+        }
     }
 
     /// A session of this node has no connection any more.
@@ -246,10 +250,7 @@ impl Core {
             Outcome::Unknown => {
                 owned.publishing = Some(Publishing::Open);
                 owned.uncertain = true;
-                if !self.doubts.has_messages() {
-                    owned.uncertain = false;
-                    self.after_doubt(key);
-                }
+                self.resolve(key);
             }
         }
     }
@@ -317,22 +318,6 @@ impl Core {
         if !owned.uncertain && !owned.said_last {
             self.write_last(key);
         }
-    }
-
-    /// What was in doubt is decided.
-    pub(super) fn after_doubt(&mut self, key: u64) {
-        let Some(owned) = self.owned.get_mut(&key) else { return };
-        if owned.publishing == Some(Publishing::Open) {
-            // It is in the log, or never will be: its token says which.
-            let due = owned.state.as_ref().and_then(|state| state.due.first());
-            let Some((from, nonce)) = due.map(|due| (due.from, due.will.nonce)) else { return };
-            let scan = self.scan_for_will(key, from, nonce);
-            if let Some(owned) = self.owned.get_mut(&key) {
-                owned.publishing = Some(Publishing::LookingUp { scan });
-            }
-            return;
-        }
-        self.finish_if_possible(key);
     }
 
     fn write_last(&mut self, key: u64) {
