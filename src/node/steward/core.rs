@@ -356,6 +356,8 @@ impl Core {
             Outcome::Refused(why) => {
                 tracing::error!(%why, client = owned.client.client_id(), "a state record was refused");
                 self.evict(key, ReasonCode::ServerBusy);
+                // Without it the session could not even end.
+                self.doubts.retry(self.now_ms, pending);
             }
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Doubts {
     states: BTreeMap<u32, StateDoubt>,
     /// Partitions of messages in which an append of this node has an unknown fate.
     messages: BTreeMap<Partition, Probe>,
+    /// State records that were refused, and when they are tried again.
+    refused: Vec<(i64, Pending)>,
     /// Partitions of messages that were ever in doubt: where tokens of unknown fate may be.
     ever: BTreeSet<Partition>,
 }
@@ -52,6 +54,12 @@ enum Probe {
 impl Doubts {
     pub(super) fn forget(&mut self) {
         self.states.clear();
+        self.refused.clear();
+    }
+
+    /// A record that was refused for good, as far as Kafka says: tried again now and then, while it is still missing.
+    pub(super) fn retry(&mut self, now_ms: i64, pending: Pending) {
+        self.refused.push((now_ms + PROBE_AGAIN_MS, pending));
     }
 
     /// Whether some append of messages is in doubt.
@@ -70,6 +78,7 @@ impl Core {
 
     /// Appends of this node in a partition of messages have an unknown fate.
     pub(super) fn on_unknown(&mut self, partition: Partition) {
+        tracing::trace!(?partition, "in doubt");
         self.doubts.ever.insert(partition);
         let probe = self.doubts.messages.entry(partition).or_default();
         if let Probe::UnderWay(more) = probe {
@@ -81,6 +90,14 @@ impl Core {
     /// Appends the probes that are due.
     pub(super) fn tick_doubts(&mut self) {
         let now_ms = self.now_ms;
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.doubts.refused).into_iter().partition(|(at_ms, _)| *at_ms <= now_ms);
+        self.doubts.refused = later;
+        for (_, pending) in due {
+            if self.is_missing(&pending) {
+                self.append_again(pending);
+            }
+        }
         let is_due = |probe: Probe| match probe {
             Probe::Due => true,
             Probe::Again(at_ms) => at_ms <= now_ms,
@@ -159,6 +176,7 @@ impl Core {
     }
 
     pub(super) fn on_message_probe(&mut self, partition: Partition, outcome: Outcome) {
+        tracing::trace!(?partition, ?outcome, "probed");
         let again = Probe::Again(self.now_ms + PROBE_AGAIN_MS);
         let Some(probe) = self.doubts.messages.get_mut(&partition) else { return };
         match (outcome, *probe) {
@@ -197,6 +215,7 @@ impl Core {
             }
             return;
         }
+        tracing::trace!(nonce = ?owned.nonce, stage = ?owned.stage, "what it appended is no longer in doubt");
         let has_pending = owned.state.as_ref().is_some_and(|state| !state.inbound.pending.is_empty());
         let partitions: Vec<Partition> = self.doubts.ever.iter().copied().filter(|_| has_pending).collect();
         owned.looks_left = partitions.len();

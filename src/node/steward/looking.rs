@@ -51,7 +51,14 @@ impl Core {
     ) {
         let Some(&key) = self.by_connection.get(&connection) else { return };
         let Some(owned) = self.owned.get(&key) else { return };
-        let Some((partition, place)) = self.routes.of_topic(topic) else { return };
+        let Some((partition, place)) = self.routes.of_topic(topic) else {
+            // The kafka topic is gone, and its messages with it.
+            if let Some(port) = &owned.port {
+                let effect = port.tell(Notice::LookedUp { sequence, place: Place::default(), found: Vec::new() });
+                self.effects.push(effect);
+            }
+            return;
+        };
         let ledger = self.ledgers.get(owned.partition as usize);
         let from_of = |unresolved: &Unresolved| {
             let mark = ledger.and_then(|ledger| ledger.watermark(unresolved.incarnation));
