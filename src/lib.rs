@@ -9,7 +9,7 @@
 //! | layer | modules | |
 //! |---|---|---|
 //! | 0 | [`mqtt`] | bytes ↔ packets |
-//! | 1 | [`route`], [`message`] | who wants a topic and where it lives; PUBLISH ↔ record |
+//! | 1 | [`route`], [`message`], [`ledger`] | who wants a topic and where it lives; PUBLISH ↔ record; what the log says |
 //! | 2 | [`session`] | one client's protocol machine, sans-I/O |
 //! | 3 | [`journal`], [`ops`], [`clock`] | the log; metrics, health, tasks; time |
 //! | 4 | [`node`] | the actors between sockets and log |
