@@ -11,6 +11,7 @@ use crate::log_view::LogView;
 struct Subscription {
     /// Places in the history: the first SUBSCRIBE, and the first SUBACK if it came.
     asked_at: usize,
+    asked_on: u32,
     granted_at: Option<usize>,
     /// The lowest and highest QoS that may be in force.
     qos_min: u8,
@@ -30,7 +31,7 @@ struct Session {
 }
 
 impl Session {
-    fn on_subscribing(&mut self, at: usize, filters: &[(String, u8)]) {
+    fn on_subscribing(&mut self, at: usize, link: Link, filters: &[(String, u8)]) {
         for (filter, qos) in filters {
             let known = self.subscriptions.get_mut(filter).filter(|known| !known.is_given_up);
             if let Some(known) = known {
@@ -38,9 +39,10 @@ impl Session {
                 known.qos_max = known.qos_max.max(*qos);
                 continue;
             }
-            let before = self.subscriptions.get(filter).map(|given_up| given_up.asked_at);
-            let asked_at = before.unwrap_or(at);
-            let new = Subscription { asked_at, granted_at: None, qos_min: *qos, qos_max: *qos, is_given_up: false };
+            let before = self.subscriptions.get(filter).map(|given_up| (given_up.asked_at, given_up.asked_on));
+            let (asked_at, asked_on) = before.unwrap_or((at, link.connection));
+            let (qos_min, qos_max) = (*qos, *qos);
+            let new = Subscription { asked_at, asked_on, granted_at: None, qos_min, qos_max, is_given_up: false };
             self.subscriptions.insert(filter.clone(), new);
         }
     }
@@ -79,7 +81,7 @@ fn follow(
                 sessions.insert(link.client, Session::default());
             }
             Event::Subscribing { link, filters } => {
-                sessions.entry(link.client).or_default().on_subscribing(index, filters);
+                sessions.entry(link.client).or_default().on_subscribing(index, *link, filters);
             }
             Event::Subscribed { link, filters } => {
                 sessions.entry(link.client).or_default().on_subscribed(index, filters);
@@ -103,17 +105,39 @@ fn follow(
     sessions
 }
 
+/// Where in the history messages were delivered that had been acknowledged before any matching SUBSCRIBE was sent, with the
+/// client, and whether that is wrong. A session has one position for all its subscriptions, so a new node that resumes it
+/// from there may deliver what is older than one of them.
+pub(crate) fn older_than_subscription(history: &History, log: &LogView) -> BTreeMap<usize, bool> {
+    let mut acked_at: BTreeMap<Name, usize> = BTreeMap::new();
+    for (index, event) in events(history) {
+        if let Event::Answered { name, answer: Answer::Acked | Answer::Received, .. } = event {
+            acked_at.entry(*name).or_insert(index);
+        }
+    }
+    let places = log.places();
+    let is_once = |name: &Name| places.get(name).is_some_and(|places| places.len() == 1);
+    let mut older = BTreeMap::new();
+    follow(history, |index, link, message, _, session| {
+        let Message { name, topic, retain, .. } = message;
+        let acked = acked_at.get(name).filter(|_| !retain && *name != Name::Clear && is_once(name));
+        let oldest = session.matching(topic).min_by_key(|known| known.asked_at);
+        if let (Some(acked), Some(oldest)) = (acked, oldest)
+            && *acked < oldest.asked_at
+        {
+            older.insert(index, oldest.asked_on == link.connection);
+        }
+    });
+    older
+}
+
 /// Nothing is delivered that was not asked for, not published, too old, of a higher QoS, or twice at QoS 2.
 pub(crate) fn check_nothing_wrong(history: &History, log: &LogView, findings: &mut Findings) {
     let mut published: BTreeMap<Name, Message> = BTreeMap::new();
-    let mut acked_at: BTreeMap<Name, usize> = BTreeMap::new();
-    for (index, event) in events(history) {
+    for (_, event) in events(history) {
         match event {
             Event::Sent { message, .. } => {
                 published.entry(message.name).or_insert_with(|| message.clone());
-            }
-            Event::Answered { name, answer: Answer::Acked | Answer::Received, .. } => {
-                acked_at.entry(*name).or_insert(index);
             }
             Event::Connecting { link, asked } => {
                 let Some(will) = &asked.will else { continue };
@@ -124,10 +148,9 @@ pub(crate) fn check_nothing_wrong(history: &History, log: &LogView, findings: &m
             _ => {}
         }
     }
-    let places = log.places();
-    let is_once = |name: &Name| places.get(name).is_some_and(|places| places.len() == 1);
+    let older = older_than_subscription(history, log);
     follow(history, |index, link, message, _, session| {
-        let Message { name, topic, qos, retain } = message;
+        let Message { name, topic, qos, .. } = message;
         let who = format!("client {} got {name} on {topic} at {index}", link.client);
         let mut matching = session.matching(topic).peekable();
         if matching.peek().is_none() {
@@ -141,16 +164,11 @@ pub(crate) fn check_nothing_wrong(history: &History, log: &LogView, findings: &m
                 None => findings.add("delivery", format!("{who} and nobody published it")),
             }
         }
-        let (mut oldest, mut qos_max) = (usize::MAX, 0);
-        for known in matching {
-            oldest = oldest.min(known.asked_at);
-            qos_max = qos_max.max(known.qos_max);
-        }
+        let qos_max = matching.map(|known| known.qos_max).max().unwrap_or(0);
         if *qos > qos_max {
             findings.add("delivery", format!("{who} at QoS {qos}, subscribed at most at {qos_max}"));
         }
-        let acked = acked_at.get(name).filter(|_| !retain && *name != Name::Clear && is_once(name));
-        if acked.is_some_and(|acked| *acked < oldest) {
+        if older.get(&index) == Some(&true) {
             findings.add("delivery", format!("{who}, acknowledged before the SUBSCRIBE was sent"));
         }
         if session.exactly.get(name).is_some_and(|count| *count > 1) {
