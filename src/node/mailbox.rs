@@ -146,6 +146,11 @@ impl Mailbox {
         state.waker.take()
     }
 
+    /// Whether the connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Adds a notice and wakes the connection.
     pub fn post(&self, notice: Notice) {
         let mut state = self.lock();

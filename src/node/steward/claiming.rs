@@ -40,9 +40,9 @@ impl Core {
             return;
         }
         let client = ClientKey::new("", wish.client_id.as_str());
-        let pause_ms = self.fights.pause_ms(&client, self.now_ms, self.limits.claims_max);
+        let pause_ms = self.fights.pause_ms(&client, self.now_ms, self.limits.take_overs_max);
         let until_ms = self.now_ms + self.limits.claim_ms_max;
-        if self.standing != Standing::Acting || pause_ms > 0 {
+        if self.standing != Standing::Acting || pause_ms > 0 || self.is_leaving(&client) {
             let not_before_ms = self.now_ms + pause_ms;
             self.waiting.push_back(Waiting { port, wish, until_ms, not_before_ms });
             return;
@@ -55,18 +55,33 @@ impl Core {
         Grant { nonce: self.random_nonce(), session_present: false, state, settled: true }
     }
 
+    /// Whether a connection of this client has ended and what it leaves behind is on its way here. What its DISCONNECT
+    /// said comes before the next CONNECT: whether there is a will, and whether the session goes on.
+    fn is_leaving(&self, client: &ClientKey) -> bool {
+        let ports = |key| self.owned.get(key).and_then(|owned| owned.port.as_ref());
+        let mut ports = self.by_client.get(client).into_iter().flatten().filter_map(ports);
+        ports.any(|port| port.mailbox.is_closed())
+    }
+
     /// CONNECTs that waited: now, or never.
-    pub(super) fn tick_claims(&mut self) {
+    pub(super) fn claim_waiting(&mut self) {
         let now_ms = self.now_ms;
         for waiting in mem::take(&mut self.waiting) {
+            let client = ClientKey::new("", waiting.wish.client_id.as_str());
             if waiting.until_ms <= now_ms {
                 self.effects.push(waiting.port.tell(Notice::Denied(ReasonCode::ServerUnavailable)));
-            } else if self.standing == Standing::Acting && waiting.not_before_ms <= now_ms {
+            } else if self.standing == Standing::Acting && waiting.not_before_ms <= now_ms && !self.is_leaving(&client)
+            {
                 self.claim(waiting.port, waiting.wish);
             } else {
                 self.waiting.push_back(waiting);
             }
         }
+    }
+
+    pub(super) fn tick_claims(&mut self) {
+        self.claim_waiting();
+        let now_ms = self.now_ms;
         let late = now_ms - self.limits.claim_ms_max;
         let is_late = |owned: &Owned| {
             matches!(owned.stage, Stage::Claiming | Stage::Asking | Stage::Setting)
@@ -84,7 +99,6 @@ impl Core {
 
     fn claim(&mut self, port: Port, wish: Box<Wish>) {
         let client = ClientKey::new("", wish.client_id.as_str());
-        self.fights.count(&client, self.now_ms);
         let partition = client.partition(self.partition_count());
         let found = self.inherited(partition, &client);
         if found.as_ref().is_some_and(|found| found.state.identity != wish.identity && is_alive(&found.state)) {
@@ -163,6 +177,9 @@ impl Core {
             }
             let was = mem::replace(&mut owned.stage, Stage::Closing);
             if let Some(port) = &owned.port {
+                if !port.mailbox.is_closed() {
+                    self.fights.count(client, self.now_ms);
+                }
                 let effect = port.tell(Notice::TakenOver);
                 self.effects.push(effect);
             }
@@ -379,6 +396,11 @@ impl Core {
         if let Some(&key) = self.by_nonce.get(&nonce) {
             self.drop_owned(key);
         }
+        self.after_settling_of(client);
+    }
+
+    /// [`Core::after_settling`] for what this node has of a client: a claim is gone, or said its last word.
+    pub(super) fn after_settling_of(&mut self, client: &ClientKey) {
         let keys: Vec<u64> = self.by_client.get(client).into_iter().flatten().copied().collect();
         keys.into_iter().for_each(|key| self.after_settling(key));
     }

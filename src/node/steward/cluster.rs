@@ -88,7 +88,9 @@ impl Core {
             ClusterApplied::Evicted { incarnation, .. } if incarnation == self.identity.incarnation => {
                 self.end("the others took this node for dead and fenced it");
             }
-            ClusterApplied::Fenced { incarnation, .. } => self.on_fenced(incarnation),
+            ClusterApplied::Fenced { incarnation, .. } | ClusterApplied::Beat { incarnation, left: true, .. } => {
+                self.on_fenced(incarnation);
+            }
             ClusterApplied::Beat { .. }
             | ClusterApplied::Evicted { .. }
             | ClusterApplied::KafkaTopic { .. }

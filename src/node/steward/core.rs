@@ -40,8 +40,9 @@ pub struct Limits {
     pub tombstones_max: usize,
     /// Between two watermarks of QoS 2 tokens.
     pub tokens_ms: i64,
-    /// Claims of one client id within ten seconds before the next ones wait.
-    pub claims_max: u32,
+    /// How often within ten seconds a client id may be taken from a live connection of this node before its next CONNECTs
+    /// wait.
+    pub take_overs_max: u32,
 }
 
 impl Default for Limits {
@@ -55,7 +56,7 @@ impl Default for Limits {
             keeping_max: 1_000,
             tombstones_max: 2_000,
             tokens_ms: 5_000,
-            claims_max: 5,
+            take_overs_max: 5,
         }
     }
 }
@@ -449,7 +450,8 @@ impl Core {
                 self.on_read_back(nonce, version);
             }
             Applied::Final { client, nonce } => self.on_final(&client, nonce),
-            Applied::Watermark { .. } | Applied::Gone { .. } | Applied::WatermarkGone { .. } | Applied::Ignored(_) => {}
+            Applied::Gone { client, .. } => self.after_settling_of(&client),
+            Applied::Watermark { .. } | Applied::WatermarkGone { .. } | Applied::Ignored(_) => {}
         }
         self.settle_doubts(partition);
     }

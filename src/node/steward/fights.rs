@@ -4,23 +4,24 @@ use std::collections::HashMap;
 
 use crate::ledger::record::ClientKey;
 
-/// Claims of one client id are counted over so long.
+/// Take-overs of one client id are counted over so long.
 const FIGHT_MS: i64 = 10_000;
-/// The first claim too many waits so long, the next ones twice as long each.
+/// The first claim after too many of them waits twice so long, later ones twice as long each.
 const FIGHT_PAUSE_MS: i64 = 500;
 /// The longest pause.
 const FIGHT_PAUSE_MS_MAX: i64 = 4_000;
-/// Client ids whose claims are counted.
+/// Client ids whose take-overs are counted.
 const FIGHTS_MAX: usize = 100_000;
 
-/// Who claims too often.
+/// Who is taken from a live connection too often. A client that comes and goes fights nobody.
 #[derive(Debug, Default)]
 pub(super) struct Fights {
-    /// Start of the window, claims in it.
+    /// Start of the window, take-overs in it.
     counts: HashMap<ClientKey, (i64, u32)>,
 }
 
 impl Fights {
+    /// A live connection lost this client id.
     pub(super) fn count(&mut self, client: &ClientKey, now_ms: i64) {
         if self.counts.len() >= FIGHTS_MAX {
             self.counts.retain(|_, (since_ms, _)| *since_ms > now_ms - FIGHT_MS);
@@ -36,9 +37,9 @@ impl Fights {
     }
 
     /// How long the next claim has to wait.
-    pub(super) fn pause_ms(&self, client: &ClientKey, now_ms: i64, claims_max: u32) -> i64 {
-        let Some((since_ms, claims)) = self.counts.get(client) else { return 0 };
-        let too_many = claims.saturating_sub(claims_max);
+    pub(super) fn pause_ms(&self, client: &ClientKey, now_ms: i64, take_overs_max: u32) -> i64 {
+        let Some((since_ms, take_overs)) = self.counts.get(client) else { return 0 };
+        let too_many = take_overs.saturating_sub(take_overs_max);
         if too_many == 0 || *since_ms <= now_ms - FIGHT_MS {
             return 0;
         }

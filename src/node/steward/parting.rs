@@ -66,6 +66,7 @@ impl Core {
             self.effects.push(Effect::Drained(connection));
         }
         self.detached(connection);
+        self.claim_waiting();
     }
 
     /// The connection is gone, appends of it may still have no outcome.
