@@ -21,6 +21,7 @@ mod the_log;
 mod connecting;
 mod connecting_v5;
 mod delivering;
+mod exactly_once;
 mod foreign_programs;
 mod http;
 mod idle_connections;
