@@ -474,6 +474,14 @@ impl RawClient {
         assert_eq!(self.received, [0; 0], "the connection ended within a packet");
     }
 
+    /// Ends the connection without DISCONNECT; its node, where nothing else comes or goes, has noticed when this returns.
+    pub(crate) fn vanish(self, node: &TestNode) {
+        const OPEN: &str = "millrace_connections_open";
+        let open = node.metric(OPEN);
+        self.break_off();
+        node.wait_for_metric(OPEN, open - 1.0);
+    }
+
     /// Ends the connection without DISCONNECT.
     pub(crate) fn break_off(self) {
         // A socket that the server closed first is closed.
