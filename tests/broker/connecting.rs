@@ -9,7 +9,6 @@ use crate::raw::RawClient;
 
 on_both_journals![
     a_connect_of_every_version_is_accepted_without_a_session,
-    a_session_that_should_be_kept_is_accepted_and_not_present,
     the_first_packet_must_be_connect,
     a_second_connect_ends_the_connection,
     another_protocol_name_is_closed_without_an_answer,
@@ -39,25 +38,6 @@ fn a_connect_of_every_version_is_accepted_without_a_session(place: &Place) {
             assert_eq!((connack.reason, connack.session_present), (ReasonCode::Success, false));
         });
         client.expect_nothing_before_pingresp();
-    }
-}
-
-/// This release keeps no sessions; CONNACK must not say that there is one [MQTT-3.2.2-3].
-fn a_session_that_should_be_kept_is_accepted_and_not_present(place: &Place) {
-    let node = place.start();
-    for version in ALL_VERSIONS {
-        for _ in 0..2 {
-            let mut client = RawClient::open(&node, version);
-            let mut asked = connect(version, "kept");
-            asked.clean_start = false;
-            asked.properties.session_expiry_s = (version == V5).then_some(3_600);
-            client.send_connect(&asked);
-            client.expect_connack(|connack| {
-                assert_eq!((connack.reason, connack.session_present), (ReasonCode::Success, false));
-                // MQTT5 §3.2.2.3.2: the client must know that its expiry was not granted.
-                assert_eq!(connack.properties.session_expiry_s, (version == V5).then_some(0));
-            });
-        }
     }
 }
 

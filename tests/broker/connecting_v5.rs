@@ -39,10 +39,11 @@ fn connack_tells_the_limits_of_the_server(place: &Place) {
         assert_eq!(told.receive_maximum.map(std::num::NonZero::get), Some(7));
         assert_eq!(told.maximum_packet_bytes, Some(20 * 1024));
         assert_eq!(told.topic_alias_maximum, Some(3));
-        assert_eq!(told.maximum_qos, Some(QoS::AtLeastOnce));
-        assert_eq!(told.retain_available, Some(false));
         assert_eq!(told.shared_subscription_available, Some(false));
-        // Absent means yes.
+        // Absent means 2, as asked, and yes.
+        assert_eq!(told.maximum_qos, None);
+        assert_eq!(told.session_expiry_s, None);
+        assert_ne!(told.retain_available, Some(false));
         assert_ne!(told.wildcard_subscription_available, Some(false));
         assert_ne!(told.subscription_ids_available, Some(false));
         assert_eq!(told.assigned_client_id, None);

@@ -179,12 +179,20 @@ impl TestNode {
         self.end();
     }
 
+    /// Ends it as a killed process ends: whatever it was doing, and without a word to anybody.
+    pub(crate) fn kill(mut self) {
+        self.run = None;
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(NODE_LIMIT);
+        }
+    }
+
     fn end(&mut self) {
         let (Some(runtime), Some(run)) = (self.runtime.take(), self.run.take()) else { return };
         let ended = runtime.block_on(async { tokio::time::timeout(NODE_LIMIT, run).await });
         runtime.shutdown_timeout(NODE_LIMIT);
         if !std::thread::panicking() {
-            ended.unwrap().unwrap();
+            ended.unwrap().unwrap().unwrap();
             assert_eq!(tasks::panics(), 0, "a task panicked, here or in another test of this process");
         }
     }

@@ -28,6 +28,14 @@ pub(crate) fn connect(version: ProtocolVersion, client_id: &str) -> Connect<'_> 
     }
 }
 
+/// A session that outlives its connection: 3.x without the clean flag, 5 for an hour.
+pub(crate) fn lasting(version: ProtocolVersion, client_id: &str) -> Connect<'_> {
+    let mut asked = connect(version, client_id);
+    asked.clean_start = false;
+    asked.properties.session_expiry_s = (version == V5).then_some(3_600);
+    asked
+}
+
 /// A will of QoS 1.
 pub(crate) fn will<'a>(topic: &'a str, payload: &'a [u8]) -> Will<'a> {
     let properties = PublishProperties::default();
@@ -43,6 +51,11 @@ pub(crate) fn publish<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a> {
 /// A PUBLISH of QoS 1.
 pub(crate) fn publish_1<'a>(id: u16, topic: &'a str, payload: &'a [u8]) -> Publish<'a> {
     Publish { delivery: Delivery::AtLeastOnce(packet_id(id)), ..publish(topic, payload) }
+}
+
+/// A PUBLISH of QoS 2.
+pub(crate) fn publish_2<'a>(id: u16, topic: &'a str, payload: &'a [u8]) -> Publish<'a> {
+    Publish { delivery: Delivery::ExactlyOnce(packet_id(id)), ..publish(topic, payload) }
 }
 
 /// A SUBSCRIBE to one filter.

@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 
 use millrace::mqtt::ReasonCode;
-use millrace::mqtt::packet::{Ack, Delivery, Packet, ProtocolVersion, Publish, QoS};
+use millrace::mqtt::packet::{Ack, Packet, ProtocolVersion, Publish, QoS};
 
 use crate::fixture::Place;
 use crate::packets::{ALL_VERSIONS, V5, V311, V311_AND_V5, ack, connect, packet_id, publish, publish_1};
@@ -19,8 +19,6 @@ on_both_journals![
     more_publishes_than_the_receive_maximum_end_a_connection_of_5,
     a_duplicate_is_delivered_without_its_dup_flag,
     a_packet_id_can_be_used_again_after_its_puback,
-    qos_2_is_refused_as_connack_announced,
-    retain_is_refused_in_5_and_harmless_in_3,
     a_topic_under_dollar_is_not_published,
     a_topic_with_a_wildcard_ends_the_connection,
     an_empty_topic_ends_the_connection,
@@ -174,32 +172,6 @@ fn a_packet_id_can_be_used_again_after_its_puback(place: &Place) {
             subscriber.expect_text("a", text);
         }
     }
-}
-
-/// [MQTT-3.2.2-11]: CONNACK said Maximum QoS 1.
-fn qos_2_is_refused_as_connack_announced(place: &Place) {
-    let node = place.start();
-    for version in ALL_VERSIONS {
-        let mut publisher = RawClient::connected(&node, version, "publisher");
-        let delivery = Delivery::ExactlyOnce(packet_id(1));
-        publisher.send_publish(&Publish { delivery, ..publish("a", b"x") });
-        publisher.expect_end(ReasonCode::QoSNotSupported);
-    }
-}
-
-/// [MQTT-3.2.2-14]: CONNACK said Retain Available 0; 3.x cannot be told and keeps its connection.
-fn retain_is_refused_in_5_and_harmless_in_3(place: &Place) {
-    let node = place.start();
-    let retained = Publish { retain: true, ..publish("a", b"kept?") };
-    let mut publisher = RawClient::connected(&node, V5, "publisher");
-    publisher.send_publish(&retained);
-    publisher.expect_end(ReasonCode::RetainNotSupported);
-
-    let mut subscriber = RawClient::subscribed(&node, V311, "a", QoS::AtLeastOnce);
-    let mut publisher = RawClient::connected(&node, V311, "publisher");
-    publisher.publish_with(&retained);
-    // [MQTT-3.3.1-9 of 3.1.1]: to a subscription that exists it goes without the flag.
-    assert!(!subscriber.expect_text("a", "kept?").retain);
 }
 
 /// MQTT5 §4.7.2: clients do not exchange messages under `$`. 3.x has no reason code: acknowledged and dropped.

@@ -1,5 +1,6 @@
 //! A client that does what a test says, packet by packet or byte by byte, and nothing on its own.
 
+use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -14,7 +15,7 @@ use millrace::mqtt::packet::{
 use millrace::mqtt::{ReasonCode, decode, encode};
 
 use crate::fixture::TestNode;
-use crate::packets::{ack, connect, publish_1, subscribe_with, unsubscribe};
+use crate::packets::{ack, connect, disconnect, packet_id, publish_1, publish_2, subscribe_with, unsubscribe};
 
 /// What has not come by then does not come.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
@@ -24,6 +25,8 @@ pub(crate) struct RawClient {
     stream: TcpStream,
     version: ProtocolVersion,
     received: Vec<u8>,
+    /// Packets that came before the one that was waited for.
+    early: VecDeque<Frame>,
     last_id: u16,
 }
 
@@ -103,7 +106,7 @@ impl RawClient {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
-        Self { stream, version, received: Vec::new(), last_id: 0 }
+        Self { stream, version, received: Vec::new(), early: VecDeque::new(), last_id: 0 }
     }
 
     /// Whether nobody serves connections at this address any more.
@@ -123,6 +126,17 @@ impl RawClient {
         let mut client = Self::open(node, connect.version);
         client.send_connect(connect);
         client.expect_connack(|connack| assert_eq!(connack.reason, ReasonCode::Success));
+        client
+    }
+
+    /// A client that this CONNECT is accepted from, and that is told whether there is a session already.
+    #[track_caller]
+    pub(crate) fn resumed(node: &TestNode, connect: &Connect<'_>, session_present: bool) -> Self {
+        let mut client = Self::open(node, connect.version);
+        client.send_connect(connect);
+        client.expect_connack(|connack| {
+            assert_eq!((connack.reason, connack.session_present), (ReasonCode::Success, session_present));
+        });
         client
     }
 
@@ -177,18 +191,22 @@ impl RawClient {
         self.send(&Packet::Publish(publish.clone()));
     }
 
-    /// Subscribes to one filter and is granted this QoS, at most 1.
+    /// Subscribes to one filter and is granted this QoS.
     #[track_caller]
     pub(crate) fn subscribe(&mut self, filter: &str, qos: QoS) {
         self.subscribe_to(None, filter, SubscribeOptions { qos, ..SubscribeOptions::default() });
     }
 
-    /// Subscribes to one filter with options and is granted its QoS, at most 1.
+    /// Subscribes to one filter with options and is granted its QoS.
     #[track_caller]
     pub(crate) fn subscribe_to(&mut self, subscription_id: Option<u32>, filter: &str, options: SubscribeOptions) {
         let id = self.next_id();
         self.send(&subscribe_with(id, subscription_id, &[(filter, options)]));
-        let granted = if options.qos == QoS::AtMostOnce { ReasonCode::Success } else { ReasonCode::GrantedQoS1 };
+        let granted = match options.qos {
+            QoS::AtMostOnce => ReasonCode::Success,
+            QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+            QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+        };
         self.expect_suback(id, &[granted]);
     }
 
@@ -207,6 +225,21 @@ impl RawClient {
         let id = self.next_id();
         self.send_publish(&publish_1(id, topic, payload.as_ref()));
         self.expect_puback(id);
+    }
+
+    /// Publishes with QoS 2, to the end of the exchange.
+    #[track_caller]
+    pub(crate) fn publish_exactly_once(&mut self, topic: &str, payload: impl AsRef<[u8]>) {
+        let id = self.next_id();
+        self.send_publish(&publish_2(id, topic, payload.as_ref()));
+        self.expect_pubrec(id);
+        self.release(id);
+        self.expect_pubcomp(id);
+    }
+
+    /// Sends PUBREL.
+    pub(crate) fn release(&mut self, id: u16) {
+        self.send(&Packet::PubRel(ack(packet_id(id))));
     }
 
     /// Publishes this with QoS 1 and waits for the PUBACK.
@@ -231,6 +264,11 @@ impl RawClient {
 
     #[track_caller]
     fn next_frame(&mut self) -> Option<Frame> {
+        self.early.pop_front().or_else(|| self.read_frame())
+    }
+
+    #[track_caller]
+    fn read_frame(&mut self) -> Option<Frame> {
         loop {
             let head = frame_head(&self.received, Some(self.version), Sender::Server, usize::MAX);
             let head = head.unwrap_or_else(|error| panic!("the server sent {:02x?}: {error}", self.received));
@@ -289,6 +327,36 @@ impl RawClient {
         }
     }
 
+    /// The PUBREC of a success.
+    #[track_caller]
+    pub(crate) fn expect_pubrec(&mut self, id: u16) {
+        let frame = self.expect();
+        match frame.packet() {
+            Packet::PubRec(ack) => assert_eq!((ack.packet_id.get(), ack.reason), (id, ReasonCode::Success)),
+            other => unexpected(&other, &format!("PUBREC {id}")),
+        }
+    }
+
+    /// A PUBREL.
+    #[track_caller]
+    pub(crate) fn expect_pubrel(&mut self, id: u16) {
+        let frame = self.expect();
+        match frame.packet() {
+            Packet::PubRel(ack) => assert_eq!((ack.packet_id.get(), ack.reason), (id, ReasonCode::Success)),
+            other => unexpected(&other, &format!("PUBREL {id}")),
+        }
+    }
+
+    /// The PUBCOMP of a success.
+    #[track_caller]
+    pub(crate) fn expect_pubcomp(&mut self, id: u16) {
+        let frame = self.expect();
+        match frame.packet() {
+            Packet::PubComp(ack) => assert_eq!((ack.packet_id.get(), ack.reason), (id, ReasonCode::Success)),
+            other => unexpected(&other, &format!("PUBCOMP {id}")),
+        }
+    }
+
     /// A SUBACK.
     #[track_caller]
     pub(crate) fn expect_suback(&mut self, id: u16, reasons: &[ReasonCode]) {
@@ -336,11 +404,41 @@ impl RawClient {
         }
     }
 
-    /// Sends the PUBACK of a message of QoS 1.
+    /// Sends the PUBACK of a message of QoS 1; takes one of QoS 2 to the end of the exchange.
+    #[track_caller]
     pub(crate) fn acknowledge(&mut self, message: &Message) {
-        if let Some(id) = message.delivery.packet_id() {
-            self.send(&Packet::PubAck(ack(id)));
+        match message.delivery {
+            Delivery::AtMostOnce => {}
+            Delivery::AtLeastOnce(id) => self.send(&Packet::PubAck(ack(id))),
+            Delivery::ExactlyOnce(id) => {
+                self.receive_id(id.get());
+                // Other messages may come before PUBREL.
+                while let Some(frame) = self.read_frame() {
+                    if matches!(frame.packet(), Packet::PubRel(ack) if ack.packet_id == id) {
+                        break;
+                    }
+                    self.early.push_back(frame);
+                }
+                self.complete_id(id.get());
+            }
         }
+    }
+
+    /// Sends PUBREC.
+    pub(crate) fn receive_id(&mut self, id: u16) {
+        self.send(&Packet::PubRec(ack(packet_id(id))));
+    }
+
+    /// Sends PUBCOMP.
+    pub(crate) fn complete_id(&mut self, id: u16) {
+        self.send(&Packet::PubComp(ack(packet_id(id))));
+    }
+
+    /// Says goodbye: a normal DISCONNECT. The server closes.
+    #[track_caller]
+    pub(crate) fn leave(mut self) {
+        self.send(&disconnect(ReasonCode::Success));
+        self.expect_closed();
     }
 
     /// PINGREQ is answered, and nothing was sent before the answer.
@@ -374,6 +472,14 @@ impl RawClient {
             unexpected(&frame.packet(), "the end of the connection");
         }
         assert_eq!(self.received, [0; 0], "the connection ended within a packet");
+    }
+
+    /// Ends the connection without DISCONNECT; its node, where nothing else comes or goes, has noticed when this returns.
+    pub(crate) fn vanish(self, node: &TestNode) {
+        const OPEN: &str = "millrace_connections_open";
+        let open = node.metric(OPEN);
+        self.break_off();
+        node.wait_for_metric(OPEN, open - 1.0);
     }
 
     /// Ends the connection without DISCONNECT.

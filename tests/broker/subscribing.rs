@@ -9,7 +9,7 @@ use crate::raw::{Message, RawClient};
 
 on_both_journals![
     the_lower_of_both_qos_is_delivered,
-    more_than_the_server_offers_is_granted_less,
+    every_qos_is_granted,
     every_filter_of_a_subscribe_has_its_own_answer,
     plus_matches_one_level,
     hash_matches_the_rest_and_the_parent,
@@ -75,13 +75,20 @@ fn the_lower_of_both_qos_is_delivered(place: &Place) {
     }
 }
 
-/// [MQTT-3.8.4-7, 3.9.3-2]: QoS 2 becomes 1.
-fn more_than_the_server_offers_is_granted_less(place: &Place) {
+/// [MQTT-3.9.3-1]
+fn every_qos_is_granted(place: &Place) {
     let node = place.start();
     for version in ALL_VERSIONS {
         let mut client = RawClient::connected(&node, version, "a");
-        client.send(&subscribe(1, "a", QoS::ExactlyOnce));
-        client.expect_suback(1, &[ReasonCode::GrantedQoS1]);
+        let cases = [
+            (QoS::AtMostOnce, ReasonCode::Success),
+            (QoS::AtLeastOnce, ReasonCode::GrantedQoS1),
+            (QoS::ExactlyOnce, ReasonCode::GrantedQoS2),
+        ];
+        for (id, (qos, granted)) in (1..).zip(cases) {
+            client.send(&subscribe(id, "a", qos));
+            client.expect_suback(id, &[granted]);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Wills: published when a connection ends without a normal DISCONNECT.
 
 use millrace::mqtt::ReasonCode;
-use millrace::mqtt::packet::{Packet, PublishProperties, QoS};
+use millrace::mqtt::packet::{Packet, PublishProperties, QoS, Will};
 use millrace::mqtt::properties::UserProperties;
 
 use crate::fixture::Place;
@@ -18,8 +18,8 @@ on_both_journals![
     the_will_of_a_silent_client_is_published,
     a_will_has_its_qos,
     will_properties_arrive,
-    a_will_of_qos_2_is_refused_in_5,
-    a_retained_will_is_refused_in_5,
+    a_will_of_qos_2_is_published_once,
+    a_will_that_was_taken_away_stays_away_when_the_client_is_back_at_once,
     a_will_under_dollar_is_refused,
     a_will_comes_after_what_the_client_published,
 ];
@@ -167,30 +167,34 @@ fn will_properties_arrive(place: &Place) {
     assert_eq!(message.content_type.as_deref(), Some("text/plain"));
 }
 
-/// [MQTT-3.2.2-12]
-fn a_will_of_qos_2_is_refused_in_5(place: &Place) {
+/// MQTT5 §3.1.2.6: in the log it is one record, as any message.
+fn a_will_of_qos_2_is_published_once(place: &Place) {
     let node = place.start();
-    let mut asked = connect(V5, "mortal");
-    let mut last = will("wills/mortal", b"gone");
-    last.qos = QoS::ExactlyOnce;
-    asked.will = Some(last);
-    let mut client = RawClient::open(&node, V5);
-    client.send_connect(&asked);
-    client.expect_connack(|connack| assert_eq!(connack.reason, ReasonCode::QoSNotSupported));
-    client.expect_closed();
+    let mut subscriber = RawClient::subscribed(&node, V5, "wills/#", QoS::ExactlyOnce);
+    for version in ALL_VERSIONS {
+        let text = format!("gone {version:?}");
+        let mut asked = connect(version, "mortal");
+        asked.will = Some(Will { qos: QoS::ExactlyOnce, ..will("wills/mortal", text.as_bytes()) });
+        RawClient::connected_with(&node, &asked).break_off();
+        assert_eq!(subscriber.expect_text("wills/mortal", &text).qos(), QoS::ExactlyOnce);
+    }
+    assert_eq!(place.read(&place.default_topic()).len(), ALL_VERSIONS.len());
 }
 
-/// [MQTT-3.2.2-13]
-fn a_retained_will_is_refused_in_5(place: &Place) {
+/// [MQTT-3.1.2-10, 3.14.4-3]: DISCONNECT comes before the CONNECT that follows it.
+fn a_will_that_was_taken_away_stays_away_when_the_client_is_back_at_once(place: &Place) {
     let node = place.start();
-    let mut asked = connect(V5, "mortal");
-    let mut last = will("wills/mortal", b"gone");
-    last.retain = true;
-    asked.will = Some(last);
-    let mut client = RawClient::open(&node, V5);
-    client.send_connect(&asked);
-    client.expect_connack(|connack| assert_eq!(connack.reason, ReasonCode::RetainNotSupported));
-    client.expect_closed();
+    let mut subscriber = RawClient::subscribed(&node, V5, "#", QoS::AtLeastOnce);
+    for round in 0..30 {
+        let version = ALL_VERSIONS[round % 3];
+        let mut asked = connect(version, "mortal");
+        asked.will = Some(will("wills/mortal", b"gone"));
+        let mut client = RawClient::connected_with(&node, &asked);
+        client.send(&disconnect(ReasonCode::Success));
+        client.expect_closed();
+    }
+    RawClient::connected(&node, V311, "mortal").publish("marker", "m");
+    subscriber.expect_text("marker", "m");
 }
 
 /// What a client may not publish it may not leave behind either.
