@@ -452,10 +452,20 @@ impl Core {
                 self.on_read_back(nonce, version);
             }
             Applied::Final { client, nonce } => self.on_final(&client, nonce),
-            Applied::Gone { client, .. } => self.after_settling_of(&client),
+            Applied::Gone { client, nonce, what } => self.on_gone_record(&client, nonce, what),
             Applied::Watermark { .. } | Applied::WatermarkGone { .. } | Applied::Ignored(_) => {}
         }
         self.settle_doubts(partition);
+    }
+
+    fn on_gone_record(&mut self, client: &ClientKey, nonce: Nonce, what: Slot) {
+        if matches!(what, Slot::Claim | Slot::KeeperClaim)
+            && let Some(&key) = self.by_nonce.get(&nonce)
+        {
+            // A clean session's last word is that nothing of it is left.
+            self.drop_owned(key);
+        }
+        self.after_settling_of(client);
     }
 
     /// A record of ours was read back. No foreign claim came in between, else the nonce would be fenced by now (F5).

@@ -166,6 +166,8 @@ impl Core {
         let Why::Session(key) = pending.why else { return false };
         let Some(owned) = self.owned.get(&key) else { return false };
         match record::parse(&pending.key) {
+            // The tombstone of the own claim, or F: dropped once it is read.
+            Ok(_) if pending.value.is_none() => owned.said_last,
             Ok(Key::Of { slot: Slot::Claim | Slot::KeeperClaim, .. }) => owned.epoch.is_none(),
             Ok(Key::Of { slot: Slot::Final, .. }) => owned.said_last,
             Ok(Key::Of { slot: Slot::Set | Slot::Part(_), .. }) => {

@@ -330,8 +330,10 @@ impl Core {
         if is_alone && !owned.has_set && !owned.is_fenced() {
             // A clean session leaves nothing behind.
             let claim = claim_key_of(owned);
-            self.append_unwatched(Log::Sessions, partition, claim, None);
-            self.drop_owned(key);
+            if let Some(owned) = self.owned.get_mut(&key) {
+                owned.said_last = true;
+            }
+            self.append(Why::Session(key), Log::Sessions, partition, claim, None);
             return;
         }
         let last = owned.state.as_ref().map(|state| state.inbound.clone());
