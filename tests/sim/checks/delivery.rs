@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Findings, events, is_match};
+use super::{Findings, events, given_up, is_match};
 use crate::history::{Answer, Event, History, Link, Message, Name};
 use crate::log_view::LogView;
 
@@ -56,6 +56,12 @@ impl Session {
         }
     }
 
+    /// The client gave the session up, the server may still have it.
+    fn on_doubt(&mut self) {
+        self.subscriptions.values_mut().for_each(|known| known.is_given_up = true);
+        self.exactly.clear();
+    }
+
     fn on_unsubscribing(&mut self, filters: &[String]) {
         for filter in filters {
             if let Some(known) = self.subscriptions.get_mut(filter) {
@@ -75,7 +81,11 @@ fn follow(
     mut on_delivered: impl FnMut(usize, Link, &Message, bool, &Session),
 ) -> BTreeMap<usize, Session> {
     let mut sessions: BTreeMap<usize, Session> = BTreeMap::new();
+    let given_up: BTreeMap<usize, usize> = given_up(history).collect();
     for (index, event) in events(history) {
+        if let Some(client) = given_up.get(&index) {
+            sessions.entry(*client).or_default().on_doubt();
+        }
         match event {
             Event::Accepted { link, session_present: false } => {
                 sessions.insert(link.client, Session::default());

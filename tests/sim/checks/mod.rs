@@ -85,6 +85,22 @@ fn events(history: &History) -> impl Iterator<Item = (usize, &Event)> {
     history.entries.iter().enumerate().map(|(index, Entry { event, .. })| (index, event))
 }
 
+/// Where in the history which client gave its session up: it asked for a clean start, or left one that ends with its
+/// connection.
+fn given_up(history: &History) -> impl Iterator<Item = (usize, usize)> {
+    let mut fleeting = std::collections::BTreeSet::new();
+    events(history).filter_map(move |(index, event)| match event {
+        Event::Connecting { link, asked } => {
+            if asked.expiry_s == 0 {
+                fleeting.insert(*link);
+            }
+            asked.clean_start.then_some((index, link.client))
+        }
+        Event::Ended { link, .. } => fleeting.contains(link).then_some((index, link.client)),
+        _ => None,
+    })
+}
+
 /// Whether a topic matches a filter [MQTT-4.7]; none of the topics of a run begins with `$`.
 fn is_match(filter: &str, topic: &str) -> bool {
     let mut levels = topic.split('/');

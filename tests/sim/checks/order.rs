@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::delivery::older_than_subscription;
-use super::{Findings, events};
+use super::{Findings, events, given_up};
 use crate::history::{Answer, Event, History, Name};
 use crate::log_view::LogView;
 
@@ -58,7 +58,11 @@ pub(crate) fn check_subscribers(history: &History, log: &LogView, findings: &mut
     let places = log.places();
     let older = older_than_subscription(history, log);
     let mut sessions: BTreeMap<usize, Seen> = BTreeMap::new();
+    let given_up: BTreeMap<usize, usize> = given_up(history).collect();
     for (index, event) in events(history) {
+        if let Some(client) = given_up.get(&index) {
+            sessions.remove(client);
+        }
         match event {
             Event::Accepted { link, session_present: false } => {
                 sessions.remove(&link.client);

@@ -82,6 +82,8 @@ pub(crate) struct Client {
     connections: u32,
     messages: u32,
     has_returned: bool,
+    /// The session ends with the connection.
+    is_fleeting: bool,
 }
 
 /// Why a connection is over.
@@ -110,6 +112,7 @@ impl Client {
             connections: 0,
             messages: 0,
             has_returned: false,
+            is_fleeting: false,
         }
     }
 
@@ -127,6 +130,9 @@ impl Client {
                 };
                 self.set_status(Status::default());
                 self.cluster.record(Event::Ended { link, end });
+                if std::mem::take(&mut self.is_fleeting) {
+                    self.discard();
+                }
                 if end == End::LeftOpen {
                     let cluster = Arc::clone(&self.cluster);
                     millrace::ops::tasks::spawn("left open", stay_open(cluster, link, wire));
@@ -140,6 +146,10 @@ impl Client {
     async fn serve(&mut self, link: Link, node: usize, wire: &mut Wire) -> Result<std::convert::Infallible, Over> {
         self.owed.clear();
         let asked = self.ask(node);
+        let is_fleeting = asked.expiry_s == 0;
+        if asked.clean_start {
+            self.discard();
+        }
         let Habits { keep_alive_s, receive_max, .. } = self.habits;
         wire.connect(link, &format!("client-{}", self.index), keep_alive_s, receive_max, &asked);
         self.cluster.record(Event::Connecting { link, asked });
@@ -149,6 +159,7 @@ impl Client {
             Ok(None) => return Err(End::Closed(None)),
             Ok(Some(frame)) => self.on_connack(link, &frame)?,
         };
+        self.is_fleeting = is_fleeting;
         self.resume(link, wire, session_present).await?;
         let mut act_at = Instant::from_std(millrace::clock::now());
         loop {
@@ -172,6 +183,12 @@ impl Client {
             }
             self.pay(wire).await?;
             self.act(link, wire).await?;
+        }
+    }
+
+    fn discard(&mut self) {
+        for name in self.state.discard() {
+            self.cluster.record(Event::Abandoned { client: self.index, name });
         }
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct State {
     received: BTreeMap<u16, Name>,
     /// QoS 1 messages whose PUBACK was not sent yet: true if they came on this connection.
     unacked: BTreeMap<u16, (Name, bool)>,
+    /// Of a session that is over, to be published again in the next one.
+    anew: Vec<Message>,
     /// Of `received`: came or were repeated on this connection.
     received_here: BTreeSet<u16>,
 }
@@ -51,6 +53,13 @@ pub(crate) struct Resumed {
     pub(crate) anew: Vec<Message>,
     /// The session is gone, and what became of these is unknown.
     pub(crate) abandoned: Vec<Name>,
+}
+
+impl Outgoing {
+    /// Whether it is published again when its session is gone; what became of one of QoS 2 would be unknown.
+    fn is_repeatable(&self) -> bool {
+        self.message.qos == 1
+    }
 }
 
 impl State {
@@ -73,19 +82,20 @@ impl State {
         for (_, here) in self.unacked.values_mut() {
             *here = false;
         }
-        if session_present {
-            return Resumed { again: self.outgoing.clone(), ..Resumed::default() };
-        }
+        let abandoned = if session_present { Vec::new() } else { self.discard() };
+        Resumed { again: self.outgoing.clone(), anew: std::mem::take(&mut self.anew), abandoned }
+    }
+
+    /// The session is over, or will be by a clean start: nothing of it may be used in another one (3.1.1 §3.1.2.4). Returns
+    /// the publishes whose fate is unknown.
+    pub(crate) fn discard(&mut self) -> Vec<Name> {
         self.received.clear();
+        self.received_here.clear();
         self.unacked.clear();
-        let mut resumed = Resumed::default();
-        for out in std::mem::take(&mut self.outgoing) {
-            match out.message.qos {
-                1 => resumed.anew.push(out.message),
-                _ => resumed.abandoned.push(out.message.name),
-            }
-        }
-        resumed
+        let (repeated, abandoned): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.outgoing).into_iter().partition(Outgoing::is_repeatable);
+        self.anew.extend(repeated.into_iter().map(|out| out.message));
+        abandoned.into_iter().map(|out| out.message.name).collect()
     }
 
     /// An answer to a publish, with the reason code if it was a refusal. `Err` says what is wrong with it.
@@ -157,7 +167,7 @@ impl State {
 
     /// Nothing is on its way.
     pub(crate) fn is_settled(&self) -> bool {
-        self.outgoing.is_empty() && self.requests.is_empty() && self.received.is_empty()
+        self.outgoing.is_empty() && self.anew.is_empty() && self.requests.is_empty() && self.received.is_empty()
     }
 }
 
