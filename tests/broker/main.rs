@@ -40,4 +40,5 @@ mod starts;
 mod streams;
 mod subscribing;
 mod subscription_options;
+mod two_nodes;
 mod wills;

@@ -99,6 +99,12 @@ pub(crate) fn disconnect(reason: ReasonCode) -> Packet<'static> {
     Packet::Disconnect(Disconnect { reason, session_expiry_s: None, server_reference: None, properties })
 }
 
+/// A normal DISCONNECT of MQTT 5 that changes how long the session lasts.
+pub(crate) fn disconnect_with_expiry(expiry_s: u32) -> Packet<'static> {
+    let (reason, properties) = (ReasonCode::Success, ReasonProperties::default());
+    Packet::Disconnect(Disconnect { reason, session_expiry_s: Some(expiry_s), server_reference: None, properties })
+}
+
 /// Of a number that is not zero.
 pub(crate) fn packet_id(id: u16) -> PacketId {
     PacketId::new(id).unwrap()

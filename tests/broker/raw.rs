@@ -15,7 +15,9 @@ use millrace::mqtt::packet::{
 use millrace::mqtt::{ReasonCode, decode, encode};
 
 use crate::fixture::TestNode;
-use crate::packets::{ack, connect, disconnect, packet_id, publish_1, publish_2, subscribe_with, unsubscribe};
+use crate::packets::{
+    ack, connect, disconnect, disconnect_with_expiry, packet_id, publish_1, publish_2, subscribe_with, unsubscribe,
+};
 
 /// What has not come by then does not come.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
@@ -43,6 +45,15 @@ impl Frame {
         match decode::packet(&self.bytes, Some(self.version), Sender::Server) {
             Ok(packet) => packet,
             Err(error) => panic!("the server sent {:02x?}: {error}", self.bytes),
+        }
+    }
+
+    /// The PUBLISH that it is.
+    #[track_caller]
+    pub(crate) fn message(&self) -> Message {
+        match self.packet() {
+            Packet::Publish(publish) => Message::of(&publish),
+            other => unexpected(&other, "PUBLISH"),
         }
     }
 }
@@ -397,11 +408,7 @@ impl RawClient {
     /// A PUBLISH, not acknowledged.
     #[track_caller]
     pub(crate) fn expect_unacknowledged(&mut self) -> Message {
-        let frame = self.expect();
-        match frame.packet() {
-            Packet::Publish(publish) => Message::of(&publish),
-            other => unexpected(&other, "PUBLISH"),
-        }
+        self.expect().message()
     }
 
     /// Sends the PUBACK of a message of QoS 1; takes one of QoS 2 to the end of the exchange.
@@ -472,6 +479,13 @@ impl RawClient {
             unexpected(&frame.packet(), "the end of the connection");
         }
         assert_eq!(self.received, [0; 0], "the connection ended within a packet");
+    }
+
+    /// Says goodbye to a session of MQTT 5 that lasts, and ends it.
+    #[track_caller]
+    pub(crate) fn leave_for_good(mut self) {
+        self.send(&disconnect_with_expiry(0));
+        self.expect_closed();
     }
 
     /// Ends the connection without DISCONNECT; its node, where nothing else comes or goes, has noticed when this returns.

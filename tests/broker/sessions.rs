@@ -3,10 +3,12 @@
 use std::num::NonZeroU16;
 
 use millrace::mqtt::ReasonCode;
-use millrace::mqtt::packet::{Connect, Disconnect, Packet, QoS, ReasonProperties};
+use millrace::mqtt::packet::{Connect, QoS};
 
 use crate::fixture::Place;
-use crate::packets::{ALL_VERSIONS, V5, V31, V311, V311_AND_V5, connect, lasting, publish, will};
+use crate::packets::{
+    ALL_VERSIONS, V5, V31, V311, V311_AND_V5, connect, disconnect_with_expiry, lasting, publish, will,
+};
 use crate::raw::RawClient;
 use crate::the_log::{ForeignRecord, record};
 
@@ -35,15 +37,6 @@ fn for_seconds(client_id: &str, expiry_s: u32) -> Connect<'_> {
     let mut asked = lasting(V5, client_id);
     asked.properties.session_expiry_s = Some(expiry_s);
     asked
-}
-
-fn disconnect_with_expiry(expiry_s: u32) -> Packet<'static> {
-    Packet::Disconnect(Disconnect {
-        reason: ReasonCode::Success,
-        session_expiry_s: Some(expiry_s),
-        server_reference: None,
-        properties: ReasonProperties::default(),
-    })
 }
 
 /// [MQTT-3.2.2-2, 3.2.2-3]; 3.1 has no word for it: its flag is reserved.

@@ -58,9 +58,13 @@ impl Core {
     /// Whether a connection of this client has ended and what it leaves behind is on its way here. What its DISCONNECT
     /// said comes before the next CONNECT: whether there is a will, and whether the session goes on.
     fn is_leaving(&self, client: &ClientKey) -> bool {
-        let ports = |key| self.owned.get(key).and_then(|owned| owned.port.as_ref());
-        let mut ports = self.by_client.get(client).into_iter().flatten().filter_map(ports);
-        ports.any(|port| port.mailbox.is_closed())
+        self.ports_of(client).any(|port| port.mailbox.is_closed())
+    }
+
+    /// The connections of a client on this node.
+    fn ports_of(&self, client: &ClientKey) -> impl Iterator<Item = &Port> {
+        let port = |key| self.owned.get(key).and_then(|owned| owned.port.as_ref());
+        self.by_client.get(client).into_iter().flatten().filter_map(port)
     }
 
     /// CONNECTs that waited: now, or never.
@@ -99,6 +103,9 @@ impl Core {
 
     fn claim(&mut self, port: Port, wish: Box<Wish>) {
         let client = ClientKey::new("", wish.client_id.as_str());
+        if self.ports_of(&client).any(|port| !port.mailbox.is_closed()) {
+            self.fights.count(&client, self.now_ms);
+        }
         let partition = client.partition(self.partition_count());
         let found = self.inherited(partition, &client);
         if found.as_ref().is_some_and(|found| found.state.identity != wish.identity && is_alive(&found.state)) {
@@ -169,6 +176,7 @@ impl Core {
 
     /// F6: once fenced, a nonce is fenced for ever.
     fn fence_others(&mut self, client: &ClientKey, winner: Nonce) {
+        let is_own = self.by_nonce.contains_key(&winner);
         let others: Vec<u64> = self.by_client.get(client).into_iter().flatten().copied().collect();
         for key in others {
             let Some(owned) = self.owned.get_mut(&key).filter(|owned| owned.nonce != winner) else { continue };
@@ -177,7 +185,7 @@ impl Core {
             }
             let was = mem::replace(&mut owned.stage, Stage::Closing);
             if let Some(port) = &owned.port {
-                if !port.mailbox.is_closed() {
+                if !is_own && !port.mailbox.is_closed() {
                     self.fights.count(client, self.now_ms);
                 }
                 let effect = port.tell(Notice::TakenOver);
