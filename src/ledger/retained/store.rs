@@ -190,6 +190,11 @@ impl Store {
         self.those(&self.astray, is_kept)
     }
 
+    /// Whether there is any.
+    pub fn has_unranked(&self) -> bool {
+        !self.unranked.is_empty()
+    }
+
     fn those(&self, keys: &BTreeSet<Box<str>>, is_kept: impl Fn(u32) -> bool) -> Vec<String> {
         keys.iter().map(|key| topic_of(key)).filter(|topic| is_kept(self.partition_of(topic))).collect()
     }

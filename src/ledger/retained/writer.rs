@@ -119,6 +119,11 @@ impl Writer {
         self.topics.get(topic).is_some_and(|topic| topic.open.contains_key(&tick))
     }
 
+    /// Whether a record of the topic is in flight, or about to be.
+    pub fn is_writing(&self, topic: &str) -> bool {
+        self.topics.get(topic).is_some_and(|topic| topic.flight.is_some() || topic.must_write)
+    }
+
     /// Topics with something to do.
     pub fn len(&self) -> usize {
         self.topics.len()
