@@ -185,6 +185,8 @@ impl Actors<'_> {
         let prepared = steward::Prepared::default();
         let steward = prepared.handle();
         let state = StateTopics::after(&mapping);
+        let incarnation = Incarnation(random.random());
+        let (retained_ready, is_retained_ready) = oneshot::channel();
         let fanout = fanout::start(fanout::Options {
             journal: Arc::clone(&journal),
             mapping: Arc::clone(&mapping),
@@ -194,6 +196,14 @@ impl Actors<'_> {
             reports: Arc::new(steward.clone()),
             recent_bytes_max: RECENT_BYTES_MAX,
             watermark_interval_ms: WATERMARK_INTERVAL_MS,
+            retained: Some(fanout::RetainedOptions {
+                retains,
+                retained: state.retained,
+                cluster: state.cluster,
+                incarnation,
+                rules: ground.rules,
+                on_ready: Some(retained_ready),
+            }),
         });
         router.set_others(steward.clone(), fanout.clone());
         let over = Arc::new(OnceLock::new());
@@ -208,7 +218,7 @@ impl Actors<'_> {
             limits: steward::Limits::default(),
             rules: ground.rules,
             identity: steward::Identity {
-                incarnation: Incarnation(random.random()),
+                incarnation,
                 node_id: config.node_id.clone(),
                 producer_id: journal.producer_id(),
                 started_ms: clock::wall_ms(),
@@ -222,6 +232,11 @@ impl Actors<'_> {
         });
         // A steward that is gone will not be ready either; its end stops the node.
         let _ = is_ready.await;
+        tokio::select! {
+            biased;
+            () = shutdown.stopped() => {}
+            _ = is_retained_ready => {}
+        }
         let node = Node {
             settings: Arc::new(settings(&config.limits, config.topics.messages.retention)),
             mailbox_limits: MailboxLimits {

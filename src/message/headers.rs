@@ -25,6 +25,10 @@ pub const PAYLOAD_FORMAT: &str = "mqtt-payload-format";
 pub const PUBLISHER: &str = "mqtt-publisher";
 /// Names a QoS 2 publish across connections and nodes; bytes of our own.
 pub const TOKEN: &str = "mqtt-token";
+/// Of a retained record: where its message is, as kafka topic number, partition and offset with commas between.
+pub const SOURCE: &str = "mqtt-source";
+/// Of a retained record whose source does not say everything: two numbers, greater is newer.
+pub const RANK: &str = "mqtt-rank";
 /// The record is a fence, not a message: readers drop it.
 pub const FENCE: &str = "mqtt-fence";
 

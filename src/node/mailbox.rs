@@ -185,6 +185,14 @@ impl Mailbox {
         (Pushed::Taken, state.waker.take())
     }
 
+    /// [`Mailbox::push_delivery`] of something that can wait: it takes no more than half of the room.
+    pub fn push_behind(&self, delivery: Delivery) -> (Pushed, Option<Waker>) {
+        if !self.has_half_free(&self.lock()) {
+            return (Pushed::Full, None);
+        }
+        self.push_delivery(delivery)
+    }
+
     /// Asks to be told (by [`Mailbox::pop_delivery`]) when half of the room is free again and a message of `bytes` has
     /// room. True if it is already so.
     pub fn want_room(&self, bytes: usize) -> bool {

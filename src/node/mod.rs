@@ -4,6 +4,7 @@ pub mod connections;
 pub mod fanout;
 pub mod mailbox;
 pub mod registry;
+mod replay;
 pub mod retains;
 pub mod steward;
 pub mod writer;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::journal::{Offset, Partition, Ticket};
-use crate::session::OwnedPublish;
+use crate::message::Message;
 
 /// Tickets of QoS 0 publishes that are to be retained: they have no other owner.
 pub const RETAINS: u64 = u64::MAX - 1;
@@ -13,11 +13,12 @@ pub const RETAINS: u64 = u64::MAX - 1;
 /// One of them.
 #[derive(Debug)]
 pub struct Retain {
-    /// With its topic in full.
-    pub publish: OwnedPublish,
+    /// The message as it is in the log.
+    pub message: Message,
     /// Where it is in the log, once that is known.
     pub written: Option<(Partition, Offset)>,
-    tick: u32,
+    /// The sample that it belongs to.
+    pub tick: u32,
 }
 
 /// Shared by the writer, which adds, and the fan-out, which takes.
@@ -37,10 +38,10 @@ impl Retains {
     }
 
     /// Adds a publish that is about to be appended.
-    pub fn add(&self, ticket: Ticket, publish: OwnedPublish) {
+    pub fn add(&self, ticket: Ticket, message: Message) {
         let mut waiting = self.lock();
         let tick = self.tick.load(Ordering::Acquire);
-        waiting.insert(ticket, Retain { publish, written: None, tick });
+        waiting.insert(ticket, Retain { message, written: None, tick });
         self.count.store(waiting.len(), Ordering::Release);
     }
 

@@ -17,7 +17,7 @@ use crate::journal::{
     AckGroup, AckSink, NotTaken, Offset, Outcome, Partition, Refusal, SharedJournal, Ticket, TopicIndex,
 };
 use crate::ledger::ids::Token;
-use crate::message::{self, Stamp};
+use crate::message::{self, Message, Stamp};
 use crate::mqtt::{Publish, ReasonCode};
 use crate::ops::metrics::{DropReason, Metrics, TopicMetrics};
 use crate::ops::tasks;
@@ -27,6 +27,9 @@ use crate::session::{AppendOutcome, OwnedPublish};
 
 /// Tickets of appends whose outcome nobody waits for.
 pub const NOBODY: u64 = u64::MAX;
+
+/// Tickets of what is appended to `mqtt.retained`.
+pub(super) const RETAINED: u64 = u64::MAX - 3;
 
 /// Takes publishes to their partition. Shared by all connections.
 pub struct Writer {
@@ -195,17 +198,16 @@ impl Writer {
             return Err(NotTaken::NoSuchPartition);
         }
         let partition = Partition { topic: topic_index, number: partition_of(&key, partitions) };
-        if publish.retain {
-            // Before the append: its outcome may be there before this returns.
-            let with_topic = Publish { topic, ..publish.clone() };
-            self.retains.add(ticket, OwnedPublish::new(&with_topic).ok_or(NotTaken::TooLarge)?);
-        }
         let token = origin.and_then(|origin| origin.token).map(Token::to_bytes);
         let stamp = Stamp {
             wall_ms: clock::wall_ms(),
             publisher: origin.map(|origin| origin.publisher),
             token: token.as_ref().map(<[u8; Token::BYTES]>::as_slice),
         };
+        if publish.retain {
+            // Before the append: its outcome may be there before this returns.
+            self.retains.add(ticket, Message::new(topic, publish.into(), Stamp { token: None, ..stamp }));
+        }
         let taken =
             message::encode(publish.into(), stamp, &key, |record| self.journal.append(ticket, partition, record));
         if taken.is_err() && publish.retain {
@@ -330,12 +332,17 @@ impl AckRouter {
         counter.inc_by(group.tickets.len() as u64);
     }
 
+    fn on_retained(&self, sequence: u64, outcome: Outcome) {
+        if let Some(others) = self.others.get() {
+            others.fanout.retained(sequence, outcome);
+        }
+    }
+
     /// R1: an append that is acknowledged becomes an obligation towards `mqtt.retained`.
     fn on_retains(&self, group: &AckGroup<'_>) {
         for (index, ticket) in group.tickets.iter().enumerate() {
-            match group.outcome {
-                Outcome::Written(Offset(first)) => {
-                    let offset = Offset(first + i64::try_from(index).unwrap_or(0));
+            match nth(group.outcome, index) {
+                Outcome::Written(offset) => {
                     if self.retains.on_written(*ticket, group.partition, offset)
                         && let Some(others) = self.others.get()
                     {
@@ -366,9 +373,10 @@ impl AckSink for AckRouter {
         }
         let mut woken: SmallVec<[Waker; 8]> = SmallVec::new();
         self.connections.with(|mailbox_of| {
-            for ticket in group.tickets {
+            for (index, ticket) in group.tickets.iter().enumerate() {
                 match ticket.owner {
                     NOBODY | RETAINS => {}
+                    RETAINED => self.on_retained(ticket.sequence, nth(group.outcome, index)),
                     STEWARD => {
                         if let Some(others) = self.others.get() {
                             others.steward.outcome(ticket.sequence, group.outcome);
@@ -392,6 +400,14 @@ impl AckSink for AckRouter {
     fn flush(&self) {
         let wakers = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The outcome of one append of a group.
+fn nth(outcome: Outcome, index: usize) -> Outcome {
+    match outcome {
+        Outcome::Written(Offset(first)) => Outcome::Written(Offset(first + i64::try_from(index).unwrap_or(0))),
+        Outcome::Refused(_) | Outcome::Unknown => outcome,
     }
 }
 

@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u8)] = &[
 /// Uses within one layer: who, and the beginning of what.
 const SAME_LAYER: &[(&str, &str)] = &[
     ("ledger", "route::partition"),
+    ("ledger", "message"),
     ("journal", "clock"),
     ("journal", "ops::tasks"),
     ("ops", "clock"),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::journal::Ticket;
+use crate::journal::{Outcome, Ticket};
 use crate::ledger::ids::Place;
 use crate::mqtt::{ClientId, PacketId, TopicFilter};
 use crate::node::connections::ConnectionId;
@@ -35,6 +35,8 @@ pub(super) enum Command {
     },
     /// A retain-flagged publish is in the log.
     Retain(Ticket),
+    /// What became of an append to `mqtt.retained`.
+    Retained(u64, Outcome),
     /// The mailbox of a lagging connection has room again.
     Room(ConnectionId),
 }
@@ -132,6 +134,11 @@ impl FanoutHandle {
     /// A retain-flagged publish is in the log (R1).
     pub fn retain(&self, ticket: Ticket) {
         self.commands.push(Command::Retain(ticket));
+    }
+
+    /// What became of an append to `mqtt.retained`.
+    pub(in crate::node) fn retained(&self, sequence: u64, outcome: Outcome) {
+        self.commands.push(Command::Retained(sequence, outcome));
     }
 
     /// The connection's mailbox has room again.

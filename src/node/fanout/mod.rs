@@ -13,7 +13,9 @@ mod interest;
 mod lag;
 mod places;
 mod recent;
+mod retaining;
 mod round;
+mod snapshots;
 mod starts;
 mod subscribe;
 mod sweep;
@@ -36,12 +38,14 @@ use self::follower::Follower;
 use self::interest::Interest;
 use self::places::Places;
 use self::recent::Recent;
+use self::retaining::{RetainedAnswer, Retaining};
 use self::round::{OpenRound, Round};
+use self::snapshots::Snapshot;
 use self::sweep::Sweeps;
 use self::tail::Found;
 use self::watermark::Watermarks;
 use super::connections::ConnectionId;
-use crate::journal::{Ends, Isolation, Offset, Partition, SharedJournal, Tail, TopicIndex};
+use crate::journal::{Ends, Isolation, Offset, Partition, SharedJournal, Tail, TailEvent, TopicIndex};
 use crate::ledger::ids::Place;
 use crate::ops::metrics::Metrics;
 use crate::ops::tasks;
@@ -50,6 +54,7 @@ use crate::route::trie::Trie;
 use crate::session::{Parting, Subscription};
 
 pub use commands::FanoutHandle;
+pub use retaining::RetainedOptions;
 
 /// Questions to the journal that may be under way at once: one for ends, one for each partition in which somebody lags.
 const QUESTIONS_MAX: usize = 64;
@@ -70,8 +75,10 @@ pub struct Options {
     pub reports: Arc<dyn Reports>,
     /// Bytes of the log's end that are kept in memory for subscribers that lag.
     pub recent_bytes_max: usize,
-    /// Time between two watermarks.
+    /// Time between two watermarks, and between two marks of retained messages.
     pub watermark_interval_ms: u64,
+    /// None: nothing is retained.
+    pub retained: Option<RetainedOptions>,
 }
 
 /// Who writes down what this actor knows of sessions. Never waits.
@@ -105,29 +112,35 @@ pub fn start(options: Options) -> FanoutHandle {
     let commands = Arc::new(Commands::default());
     let (answers_to, answers) = mpsc::channel(QUESTIONS_MAX);
     let tail = options.journal.tail(options.isolation);
+    let retained_tail = options.journal.tail(Isolation::ReadUncommitted);
     let mut ticks = interval(Duration::from_millis(options.watermark_interval_ms.max(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.reset();
     let fanout = Fanout::new(options, answers_to);
     let handle = FanoutHandle::new(Arc::clone(&commands), Arc::clone(&fanout.tick));
-    tasks::spawn("fanout", run(fanout, tail, ticks, commands, answers));
+    tasks::spawn("fanout", run(fanout, [tail, retained_tail], ticks, commands, answers));
     handle
 }
 
 async fn run(
     mut fanout: Fanout,
-    mut tail: Box<dyn Tail>,
+    [mut tail, mut retained_tail]: [Box<dyn Tail>; 2],
     mut ticks: Interval,
     commands: Arc<Commands>,
     mut answers: mpsc::Receiver<Answer>,
 ) {
+    let journal = Arc::clone(&fanout.journal);
     loop {
         tokio::select! {
             biased;
             _ = ticks.tick() => fanout.on_tick(),
             event = tail.next() => fanout.on_tail(event, &mut *tail),
+            event = retained_tail.next(), if fanout.retaining.is_some() => {
+                fanout.on_retained_tail(&event, &mut *retained_tail);
+            }
             () = commands.some() => {}
-            Some(answer) = answers.recv() => fanout.on_answer(answer, &mut *tail),
+            Some(answer) = answers.recv() => fanout.on_answer(answer, &mut *tail, &mut *retained_tail),
+            () = journal.room(), if fanout.is_stalled() => fanout.on_journal_room(),
             () = std::future::ready(()), if fanout.sweeps.has_work() => {}
         }
         // In every turn, so that a tail that always has something to say holds up nobody.
@@ -136,7 +149,7 @@ async fn run(
             None => return,
         }
         while let Ok(answer) = answers.try_recv() {
-            fanout.on_answer(answer, &mut *tail);
+            fanout.on_answer(answer, &mut *tail, &mut *retained_tail);
         }
         fanout.catch_up();
         fanout.wake();
@@ -150,6 +163,8 @@ enum Answer {
     Ends(Vec<(Partition, Ends)>),
     /// To a sweep.
     CaughtUp(CaughtUp),
+    /// For retained messages.
+    Retained(RetainedAnswer),
 }
 
 #[derive(Debug)]
@@ -182,19 +197,28 @@ struct Fanout {
     watermarks: Watermarks,
     /// [`Watermarks::tick`] for the rest of the node.
     tick: Arc<AtomicU32>,
+    /// None: nothing is retained.
+    retaining: Option<Box<Retaining>>,
+    /// Subscriptions that may still get retained messages.
+    snapshots: BTreeMap<ConnectionId, Vec<Snapshot>>,
     found: Vec<Found>,
     wakers: Vec<Waker>,
 }
 
 impl Fanout {
     fn new(options: Options, answers_to: mpsc::Sender<Answer>) -> Self {
-        let Options { journal, mapping, metrics, isolation, trie_seed, reports, recent_bytes_max, .. } = options;
+        let Options { journal, mapping, metrics, isolation, trie_seed, reports, recent_bytes_max, retained, .. } =
+            options;
         let topics = u16::try_from(mapping.kafka_topics().len()).unwrap_or(u16::MAX);
         let interest = Interest::new((0..topics).map(|topic| journal.partitions(TopicIndex(topic))));
         let mut places = Places::default();
         (0..topics).map(TopicIndex).for_each(|topic| places.set(topic, journal.topic_id(topic)));
         let watermarks = Watermarks::default();
         let tick = Arc::new(AtomicU32::new(watermarks.tick()));
+        let retaining = retained.map(|retained| {
+            let (journal, mapping, metrics) = (Arc::clone(&journal), Arc::clone(&mapping), Arc::clone(&metrics));
+            Box::new(Retaining::new(retained, journal, mapping, metrics, answers_to.clone()))
+        });
         Self {
             journal,
             mapping,
@@ -215,8 +239,27 @@ impl Fanout {
             recent: Recent::new(recent_bytes_max),
             watermarks,
             tick,
+            retaining,
+            snapshots: BTreeMap::new(),
             found: Vec::new(),
             wakers: Vec::new(),
+        }
+    }
+
+    fn on_retained_tail(&mut self, event: &TailEvent, tail: &mut dyn Tail) {
+        let Some(retaining) = self.retaining.as_deref_mut() else { return };
+        let mut news = Vec::new();
+        retaining.on_tail(event, tail, &mut news);
+        self.on_retained_read(news);
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.retaining.as_deref().is_some_and(Retaining::is_stalled)
+    }
+
+    fn on_journal_room(&mut self) {
+        if let Some(retaining) = self.retaining.as_deref_mut() {
+            retaining.on_room();
         }
     }
 

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::snapshots::Beginning;
 use crate::journal::{Offset, Partition, TopicIndex};
 use crate::mqtt::PacketId;
 use crate::node::connections::ConnectionId;
@@ -142,6 +143,8 @@ pub(super) struct OpenRound {
     pub(super) resuming: Vec<ConnectionId>,
     /// Who lags and came to a record of a subscription that starts with this round.
     pub(super) unstarted: Vec<ConnectionId>,
+    /// What its subscriptions want of what is retained.
+    pub(super) beginning: Vec<Beginning>,
     /// Bounded by what the tail hands out during one question.
     pub(super) held: Vec<Held>,
 }
@@ -156,6 +159,7 @@ impl OpenRound {
             waiting: Vec::new(),
             resuming: Vec::new(),
             unstarted: Vec::new(),
+            beginning: Vec::new(),
             held: Vec::new(),
         }
     }

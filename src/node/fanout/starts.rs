@@ -42,10 +42,15 @@ impl Fanout {
         });
     }
 
-    pub(super) fn on_answer(&mut self, answer: Answer, tail: &mut dyn Tail) {
+    pub(super) fn on_answer(&mut self, answer: Answer, tail: &mut dyn Tail, retained_tail: &mut dyn Tail) {
         match answer {
             Answer::Ends(ends) => self.on_ends(&ends, tail),
             Answer::CaughtUp(answer) => self.on_caught_up(answer),
+            Answer::Retained(answer) => {
+                if let Some(retaining) = self.retaining.as_deref_mut() {
+                    retaining.on_answer(answer, retained_tail);
+                }
+            }
         }
     }
 
@@ -72,6 +77,7 @@ impl Fanout {
             }
         }
         open.round.start(starts);
+        self.begin_snapshots(open.beginning, &open.round);
         // Before the round may pass: what is held can be older than its start.
         for Held { connection, partition, offset, delivery } in open.held {
             if open.round.judge(partition, offset) == Verdict::Deliver {

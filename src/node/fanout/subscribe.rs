@@ -7,6 +7,7 @@ use super::commands::{Command, Subscriber};
 use super::follower::{Follower, Subscribed};
 use super::interest::Want;
 use super::lag::{FROM_LOG_START, Lag, Waits};
+use super::snapshots::{Beginning, wants_retained};
 use super::watermark::Standing;
 use super::{Entry, Fanout};
 use crate::journal::{Offset, Partition, Tail};
@@ -20,7 +21,16 @@ use crate::session::{Follow, Parting};
 impl Fanout {
     pub(super) fn on_command(&mut self, command: Command, tail: &mut dyn Tail) {
         match command {
-            Command::Retain(_) => {}
+            Command::Retain(ticket) => {
+                if let Some(retaining) = self.retaining.as_deref_mut() {
+                    retaining.on_retain(ticket);
+                }
+            }
+            Command::Retained(sequence, outcome) => {
+                if let Some(retaining) = self.retaining.as_deref_mut() {
+                    retaining.on_outcome(sequence, outcome);
+                }
+            }
             Command::Follow { subscriber, packet_id, filters } => {
                 let connection = subscriber.connection;
                 self.add_follower(subscriber, Standing::Following);
@@ -42,7 +52,10 @@ impl Fanout {
             }
             Command::Resume { subscriber, filters, from } => self.on_resume(subscriber, filters, &from),
             Command::Gone { connection, parting } => self.on_gone(connection, parting, tail),
-            Command::Room(connection) => self.board_from(connection, Waits::Room),
+            Command::Room(connection) => {
+                self.board_from(connection, Waits::Room);
+                self.pump(connection);
+            }
         }
     }
 
@@ -56,9 +69,14 @@ impl Fanout {
     }
 
     fn subscribe(&mut self, connection: ConnectionId, follow: Follow) {
+        let wants_retained = wants_retained(&follow);
         let Follow { filter, subscription, is_new: _ } = follow;
         let round = Arc::clone(&self.collecting.round);
         let before = self.trie.insert(&filter, connection, Entry { subscription, round: Arc::clone(&round) });
+        if wants_retained && self.retaining.is_some() {
+            let (filter, is_replaced) = (filter.clone(), before.is_some());
+            self.collecting.beginning.push(Beginning { connection, filter, subscription, is_replaced });
+        }
         if let Some(before) = before {
             // A subscription that is replaced goes on without a gap [MQTT-3.8.4-3].
             self.trie.insert(&filter, connection, Entry { subscription, round: before.round });
@@ -138,6 +156,7 @@ impl Fanout {
             self.reports.parted(connection, parting);
         }
         self.watermarks.remove(connection);
+        self.snapshots.remove(&connection);
         let Some(follower) = self.followers.get_mut(&connection) else { return };
         let filters: Vec<TopicFilter> = follower.filters.iter().map(|subscribed| subscribed.filter.clone()).collect();
         if let Some(lag) = follower.lag.take() {
@@ -170,6 +189,7 @@ impl Fanout {
             return;
         }
         self.metrics.subscriptions.dec();
+        self.end_snapshot(connection, filter);
         if let Some(follower) = self.followers.get_mut(&connection)
             && let Ok(place) = follower.find(filter)
         {

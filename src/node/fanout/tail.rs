@@ -172,8 +172,14 @@ impl Fanout {
             return;
         }
         let bytes = delivery.bytes();
+        let windowed = self.snapshots.contains_key(&connection).then(|| (delivery.message.clone(), delivery.origin));
         match follower.mailbox.push_delivery(delivery) {
-            (Pushed::Taken, waker) => self.wakers.extend(waker),
+            (Pushed::Taken, waker) => {
+                self.wakers.extend(waker);
+                if let Some((message, origin)) = windowed {
+                    self.note_sent(connection, message.topic(), origin);
+                }
+            }
             (Pushed::Full, _) if must_arrive => self.fall_behind(connection, partition, offset, bytes),
             (Pushed::Full, _) => self.metrics.publishes_dropped.inc(DropReason::QueueFull),
             // Its position is still to be asked for.

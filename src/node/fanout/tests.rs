@@ -53,6 +53,7 @@ struct Stage {
     partitions: u32,
     fanout: Fanout,
     tail: Box<dyn Tail>,
+    retained_tail: Box<dyn Tail>,
     answers: mpsc::Receiver<Answer>,
     told: Arc<Told>,
     connections: u64,
@@ -81,10 +82,12 @@ impl Stage {
             reports: Arc::clone(&told) as Arc<dyn Reports>,
             recent_bytes_max,
             watermark_interval_ms: 1,
+            retained: None,
         };
         let tail = journal.tail(Isolation::ReadCommitted);
+        let retained_tail = journal.tail(Isolation::ReadUncommitted);
         let fanout = Fanout::new(options, answers_to);
-        Self { log, journal, partitions, fanout, tail, answers, told, connections: 0 }
+        Self { log, journal, partitions, fanout, tail, retained_tail, answers, told, connections: 0 }
     }
 
     /// Lets everything happen that can. Time stands still but for what nothing else is left to do before.
@@ -96,7 +99,7 @@ impl Stage {
             tokio::select! {
                 biased;
                 event = self.tail.next() => self.fanout.on_tail(event, &mut *self.tail),
-                Some(answer) = self.answers.recv() => self.fanout.on_answer(answer, &mut *self.tail),
+                Some(answer) = self.answers.recv() => self.fanout.on_answer(answer, &mut *self.tail, &mut *self.retained_tail),
                 () = tokio::time::sleep(Duration::from_secs(2)) => return,
             }
         }

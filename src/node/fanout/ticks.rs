@@ -12,6 +12,10 @@ use crate::node::mailbox::NO_TICK;
 
 impl Fanout {
     pub(super) fn on_tick(&mut self) {
+        self.tick_snapshots();
+        if let Some(retaining) = self.retaining.as_deref_mut() {
+            retaining.on_tick();
+        }
         let place = |(&partition, at): (_, &Offset)| Some((self.places.place(partition)?, at.0));
         let mut positions: Vec<(Place, i64)> = self.positions.iter().filter_map(place).collect();
         positions.sort_unstable();

@@ -15,7 +15,6 @@ mod looking;
 mod marks;
 mod owned;
 mod parting;
-mod replay;
 mod take_over;
 
 use std::collections::VecDeque;
@@ -31,7 +30,7 @@ use self::commands::{Command, Commands};
 use self::core::Core;
 pub use self::core::{Identity, Limits};
 use self::effect::{Effect, Input, Log};
-use self::replay::Replay;
+use super::replay::Replay;
 use super::writer::{AckRouter, NOBODY, Writer};
 use crate::clock;
 use crate::journal::{

@@ -115,6 +115,14 @@ metrics! {
     catch_up_reads: IntCounter = "millrace_catch_up_reads_total",
     /// Reads from memory for subscribers that lag.
     catch_up_reads_from_memory: IntCounter = "millrace_catch_up_reads_from_memory_total",
+    /// Topics in mqtt.retained that are remembered, cleared ones included.
+    retained_topics: IntGauge = "millrace_retained_topics",
+    /// Records of mqtt.retained that mean nothing: no topic for a key, or in another partition than their key's.
+    retained_ignored: IntCounter = "millrace_retained_ignored_total",
+    /// Retain-flagged messages that Kafka does not take into mqtt.retained.
+    retained_refused: IntCounter = "millrace_retained_refused_total",
+    /// New subscriptions that did not wait any longer for retained records written late.
+    retained_windows_given_up: IntCounter = "millrace_retained_windows_given_up_total",
     /// Watermarks handed on to be written.
     watermarks: IntCounter = "millrace_watermarks_total",
     /// Headers of foreign records that no MQTT property can carry.

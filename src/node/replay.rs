@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::journal::{Ends, Offset, Partition};
 
 #[derive(Debug, Default)]
-pub(super) struct Replay {
+pub(in crate::node) struct Replay {
     /// What is still to be read, up to where.
     left: BTreeMap<Partition, Offset>,
     followed: Vec<Partition>,
@@ -14,7 +14,7 @@ pub(super) struct Replay {
 
 impl Replay {
     /// Where to follow each partition from.
-    pub(super) fn begin(&mut self, ends: &[(Partition, Ends)]) -> Vec<(Partition, Offset)> {
+    pub(in crate::node) fn begin(&mut self, ends: &[(Partition, Ends)]) -> Vec<(Partition, Offset)> {
         self.begun = true;
         self.followed = ends.iter().map(|(partition, _)| *partition).collect();
         let unread = ends.iter().filter(|(_, ends)| ends.log_start < ends.high_watermark);
@@ -23,12 +23,12 @@ impl Replay {
     }
 
     /// There was nothing to read.
-    pub(super) fn is_over_at_once(&self) -> bool {
+    pub(in crate::node) fn is_over_at_once(&self) -> bool {
         self.begun && self.left.is_empty()
     }
 
     /// True once: when this was the last thing to read.
-    pub(super) fn on_progress(&mut self, partition: Partition, next: Offset) -> bool {
+    pub(in crate::node) fn on_progress(&mut self, partition: Partition, next: Offset) -> bool {
         let Some(end) = self.left.get(&partition) else { return false };
         if next < *end {
             return false;
@@ -38,7 +38,7 @@ impl Replay {
     }
 
     /// Begins again; what was followed.
-    pub(super) fn restart(&mut self) -> Vec<Partition> {
+    pub(in crate::node) fn restart(&mut self) -> Vec<Partition> {
         self.begun = false;
         self.left.clear();
         std::mem::take(&mut self.followed)
