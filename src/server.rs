@@ -1,50 +1,40 @@
 //! Layer 6, the composition root: builds every actor, wires them, drains them when the process is to end.
 
+mod actors;
+
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
+use self::actors::Actors;
 use crate::clock;
-use crate::config::{Config, JournalChoice, Kafka, Limits};
+use crate::config::{Config, JournalChoice, Kafka};
 use crate::journal::kafka::{JournalStats, KafkaJournal, KafkaOptions};
 use crate::journal::memory::{self, FaultPlan, MemoryJournal, SharedLog};
-use crate::journal::{AckSink, Isolation, JournalError, SharedJournal, TopicIndex};
-use crate::ledger::ids::Incarnation;
+use crate::journal::{AckSink, JournalError, SharedJournal};
 use crate::ledger::rules::Rules;
 use crate::net::listener::{Door, Listener};
 use crate::node::Node;
 use crate::node::connections::Connections;
-use crate::node::fanout;
-use crate::node::mailbox::{MailboxLimits, Notice};
-use crate::node::registry::Registry;
+use crate::node::mailbox::Notice;
 use crate::node::retains::Retains;
-use crate::node::steward;
-use crate::node::writer::{self, AckRouter, Writer};
+use crate::node::writer::AckRouter;
 use crate::ops::admin::{self, Readiness};
 use crate::ops::metrics::{IntCounter, Metrics, TopicMetrics};
 use crate::ops::shutdown::Shutdown;
 use crate::ops::tasks;
-use crate::route::mapping::Mapping;
-use crate::session::Settings;
 use crate::topics;
 
 /// A Kafka that has been silent for so long is down: the tails hear from it twice a second.
 const KAFKA_SILENT: Duration = Duration::from_secs(5);
 /// How often the drain looks whether it is done.
 const DRAIN_LOOK_MS: u64 = 20;
-/// Bytes of the log's end that a node keeps in memory for subscribers that lag.
-const RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Time between two watermarks of a node.
-const WATERMARK_INTERVAL_MS: u64 = 5_000;
-/// SUBSCRIBE and UNSUBSCRIBE packets of one client that may wait for their answer.
-const SUBSCRIBE_PACKETS_MAX: usize = 16;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -149,139 +139,6 @@ pub async fn start_on(config: Config, shutdown: Shutdown, ground: Ground<'_>) ->
     server.readiness.set_ready();
     tracing::info!(node = server.config.node_id, mqtt = ?server.mqtt, ops = ?server.ops, "ready");
     Ok(server)
-}
-
-/// What the actors of a node are made of.
-struct Actors<'a> {
-    config: &'a Config,
-    metrics: Arc<Metrics>,
-    connections: Arc<Connections>,
-    retains: Arc<Retains>,
-    router: Arc<AckRouter>,
-    journal: SharedJournal,
-}
-
-impl Actors<'_> {
-    /// Starts them and waits until the state logs were replayed.
-    async fn start(
-        self,
-        ground: &Ground<'_>,
-        shutdown: &Shutdown,
-        random: &mut StdRng,
-    ) -> (Arc<Node>, Arc<OnceLock<&'static str>>) {
-        let Self { config, metrics, connections, retains, router, journal } = self;
-        let mapping = Arc::clone(&config.mapping.compiled);
-        let suspended = Arc::new(AtomicBool::new(true));
-        let token_tick = Arc::new(AtomicU32::new(0));
-        let writer = Arc::new(Writer::new(
-            Arc::clone(&journal),
-            Arc::clone(&mapping),
-            Arc::clone(&metrics),
-            Arc::clone(&retains),
-            Arc::clone(&suspended),
-            config.limits.qos0_buffer_bytes_max,
-        ));
-        writer::start(Arc::clone(&writer));
-        let prepared = steward::Prepared::default();
-        let steward = prepared.handle();
-        let state = StateTopics::after(&mapping);
-        let incarnation = Incarnation(random.random());
-        let (retained_ready, is_retained_ready) = oneshot::channel();
-        let fanout = fanout::start(fanout::Options {
-            journal: Arc::clone(&journal),
-            mapping: Arc::clone(&mapping),
-            metrics: Arc::clone(&metrics),
-            isolation: Isolation::ReadCommitted,
-            trie_seed: random.random(),
-            reports: Arc::new(steward.clone()),
-            recent_bytes_max: RECENT_BYTES_MAX,
-            watermark_interval_ms: WATERMARK_INTERVAL_MS,
-            retained: Some(fanout::RetainedOptions {
-                retains,
-                retained: state.retained,
-                cluster: state.cluster,
-                incarnation,
-                rules: ground.rules,
-                on_ready: Some(retained_ready),
-            }),
-        });
-        router.set_others(steward.clone(), fanout.clone());
-        let over = Arc::new(OnceLock::new());
-        let (ready, is_ready) = oneshot::channel();
-        prepared.start(steward::Options {
-            writer: Arc::clone(&writer),
-            router: Arc::clone(&router),
-            mapping,
-            sessions: state.sessions,
-            cluster: state.cluster,
-            topics: state.cluster.0 + 1,
-            limits: steward::Limits::default(),
-            rules: ground.rules,
-            identity: steward::Identity {
-                incarnation,
-                node_id: config.node_id.clone(),
-                producer_id: journal.producer_id(),
-                started_ms: clock::wall_ms(),
-            },
-            seed: random.random(),
-            suspended,
-            token_tick: Arc::clone(&token_tick),
-            on_exit: on_exit(&over, shutdown),
-            on_ready: Some(ready),
-            journal,
-        });
-        // A steward that is gone will not be ready either; its end stops the node.
-        let _ = is_ready.await;
-        tokio::select! {
-            biased;
-            () = shutdown.stopped() => {}
-            _ = is_retained_ready => {}
-        }
-        let node = Node {
-            settings: Arc::new(settings(&config.limits, config.topics.messages.retention)),
-            mailbox_limits: MailboxLimits {
-                deliveries_max: usize::try_from(config.limits.queue_packets_max).unwrap_or(usize::MAX),
-                delivery_bytes_max: config.limits.queue_bytes_max,
-            },
-            write_stall_ms_max: u64::try_from(config.limits.slow_timeout.as_millis()).unwrap_or(u64::MAX),
-            connections,
-            registry: Registry::default(),
-            router,
-            steward,
-            token_tick,
-            writer,
-            fanout,
-            metrics,
-        };
-        (Arc::new(node), over)
-    }
-}
-
-/// An incarnation that is over ends at once: it may not even say goodbye to its clients' sessions.
-fn on_exit(over: &Arc<OnceLock<&'static str>>, shutdown: &Shutdown) -> Box<dyn Fn(&'static str) + Send> {
-    let (over, shutdown) = (Arc::clone(over), shutdown.clone());
-    Box::new(move |why| {
-        tracing::error!(why, "this node is over and its process ends; another one may be started at once");
-        // Only the first reason counts.
-        let _ = over.set(why);
-        shutdown.stop();
-    })
-}
-
-/// Where the kafka topics of state are among those of the journal: behind those of the mapping.
-#[derive(Clone, Copy, Debug)]
-struct StateTopics {
-    retained: TopicIndex,
-    sessions: TopicIndex,
-    cluster: TopicIndex,
-}
-
-impl StateTopics {
-    fn after(mapping: &Mapping) -> Self {
-        let first = u16::try_from(mapping.kafka_topics().len()).unwrap_or(u16::MAX);
-        let nth = |n| TopicIndex(first.saturating_add(n));
-        Self { retained: nth(0), sessions: nth(1), cluster: nth(2) }
-    }
 }
 
 /// In the order of [`StateTopics`].
@@ -481,32 +338,4 @@ struct NoAcks;
 impl AckSink for NoAcks {
     fn on_acks(&self, _group: &crate::journal::AckGroup<'_>) {}
     fn flush(&self) {}
-}
-
-/// A session must not outlive the messages that it waits for: a seventh of their retention is kept as a margin, a day at
-/// most (DESIGN "Limits").
-fn session_expiry_s_max(retention: Duration) -> u32 {
-    let margin = (retention / 7).min(Duration::from_hours(24));
-    u32::try_from(retention.saturating_sub(margin).as_secs()).unwrap_or(u32::MAX)
-}
-
-fn settings(limits: &Limits, retention: Duration) -> Settings {
-    let receive_maximum = std::num::NonZeroU16::new(limits.receive_maximum).unwrap_or(std::num::NonZeroU16::MIN);
-    Settings {
-        connect_timeout_ms: u64::try_from(limits.connect_timeout.as_millis()).unwrap_or(u64::MAX),
-        session_expiry_s_max: session_expiry_s_max(retention),
-        connect_bytes_max: limits.connect_bytes_max,
-        packet_bytes_max: limits.packet_bytes_max,
-        client_id_bytes_max: limits.client_id_bytes_max,
-        topic_bytes_max: limits.topic_bytes_max,
-        topic_levels_max: usize::from(limits.topic_levels_max),
-        user_properties_max: usize::from(limits.user_properties_max),
-        receive_maximum,
-        topic_alias_maximum: limits.topic_alias_maximum,
-        subscriptions_max: usize::try_from(limits.subscriptions_max).unwrap_or(usize::MAX),
-        subscribe_packets_max: SUBSCRIBE_PACKETS_MAX,
-        keep_alive_s_max: u16::try_from(limits.keep_alive_max.as_secs()).unwrap_or(u16::MAX),
-        deliver_window_max: receive_maximum.get(),
-        ..Settings::default()
-    }
 }

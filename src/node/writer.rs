@@ -208,12 +208,12 @@ impl Writer {
             // Before the append: its outcome may be there before this returns.
             self.retains.add(ticket, Message::new(topic, publish.into(), Stamp { token: None, ..stamp }));
         }
-        let taken =
+        let result =
             message::encode(publish.into(), stamp, &key, |record| self.journal.append(ticket, partition, record));
-        if taken.is_err() && publish.retain {
+        if result.is_err() && publish.retain {
             self.retains.take(ticket);
         }
-        taken
+        result
     }
 
     fn lock_ring(&self) -> MutexGuard<'_, Ring> {

@@ -410,7 +410,9 @@ impl Core {
     /// [`Core::after_settling`] for what this node has of a client: a claim is gone, or said its last word.
     pub(super) fn after_settling_of(&mut self, client: &ClientKey) {
         let keys: Vec<u64> = self.by_client.get(client).into_iter().flatten().copied().collect();
-        keys.into_iter().for_each(|key| self.after_settling(key));
+        for key in keys {
+            self.after_settling(key);
+        }
     }
 
     /// Whatever waited for lower nonces may go on.

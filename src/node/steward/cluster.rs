@@ -189,6 +189,8 @@ impl Core {
         self.cluster.fencing.remove(&incarnation);
         self.cluster.proposed.remove(&incarnation);
         let keys: Vec<u64> = self.owned.keys().copied().collect();
-        keys.into_iter().for_each(|key| self.after_settling(key));
+        for key in keys {
+            self.after_settling(key);
+        }
     }
 }

@@ -369,7 +369,9 @@ impl Core {
         let stuck: Vec<u64> =
             self.owned.iter().filter(|(_, owned)| owned.port.is_some() && stuck(owned)).map(|(key, _)| *key).collect();
         if self.standing == Standing::Acting {
-            stuck.into_iter().for_each(|key| self.evict(key, ReasonCode::ServerBusy));
+            for key in stuck {
+                self.evict(key, ReasonCode::ServerBusy);
+            }
         }
     }
 

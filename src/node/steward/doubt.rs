@@ -197,7 +197,9 @@ impl Core {
     fn nothing_in_doubt(&mut self) {
         let uncertain = self.owned.iter().filter(|(_, owned)| owned.uncertain);
         let keys: Vec<u64> = uncertain.map(|(key, _)| *key).collect();
-        keys.into_iter().for_each(|key| self.resolve(key));
+        for key in keys {
+            self.resolve(key);
+        }
     }
 
     /// Looks for what an ended connection had appended with an unknown fate, so that its last word says exactly what is in

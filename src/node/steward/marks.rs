@@ -73,7 +73,9 @@ impl Core {
     fn write_marks(&mut self) {
         let partitions: Vec<u32> = self.marks.written.keys().copied().collect();
         if self.standing == Standing::Acting {
-            partitions.into_iter().for_each(|partition| self.write_mark(partition));
+            for partition in partitions {
+                self.write_mark(partition);
+            }
         }
     }
 

@@ -72,6 +72,7 @@ pub(super) struct Awaited {
 
 /// One claimed session.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true independently of each other and of the stage")]
 pub(super) struct Owned {
     pub(super) client: ClientKey,
     pub(super) partition: u32,

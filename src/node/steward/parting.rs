@@ -279,9 +279,8 @@ impl Core {
         let Some(owned) = self.owned.get_mut(&key).filter(|owned| owned.stage == Stage::Publishing) else { return };
         let Some(state) = &mut owned.state else { return };
         let over = match state.life {
-            Life::Connected => false,
             Life::Disconnected { since_ms } => is_over(state, since_ms, log_now_ms),
-            Life::Deleted => false,
+            Life::Connected | Life::Deleted => false,
         };
         if over {
             state.life = Life::Deleted;

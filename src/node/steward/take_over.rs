@@ -19,8 +19,7 @@ pub(super) struct TakeOver {
 /// F8: a session exists if a live set does.
 pub(super) fn is_alive(state: &SessionState) -> bool {
     match state.life {
-        Life::Connected => state.expiry_s > 0,
-        Life::Disconnected { .. } => state.expiry_s > 0,
+        Life::Connected | Life::Disconnected { .. } => state.expiry_s > 0,
         Life::Deleted => false,
     }
 }
