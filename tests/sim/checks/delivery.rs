@@ -39,9 +39,10 @@ impl Session {
                 known.qos_max = known.qos_max.max(*qos);
                 continue;
             }
-            let before = self.subscriptions.get(filter).map(|given_up| (given_up.asked_at, given_up.asked_on));
-            let (asked_at, asked_on) = before.unwrap_or((at, link.connection));
-            let (qos_min, qos_max) = (*qos, *qos);
+            // What was on its way may still come, at the QoS that was granted then.
+            let before = self.subscriptions.get(filter);
+            let (asked_at, asked_on) = before.map_or((at, link.connection), |old| (old.asked_at, old.asked_on));
+            let (qos_min, qos_max) = (*qos, before.map_or(*qos, |old| old.qos_max.max(*qos)));
             let new = Subscription { asked_at, asked_on, granted_at: None, qos_min, qos_max, is_given_up: false };
             self.subscriptions.insert(filter.clone(), new);
         }
