@@ -12,6 +12,8 @@ pub(crate) enum Name {
     Will { client: usize, connection: u32 },
     /// No payload: it clears a retained message.
     Clear,
+    /// What the log's aborted foreign transactions hold.
+    Junk,
 }
 
 impl fmt::Display for Name {
@@ -20,6 +22,7 @@ impl fmt::Display for Name {
             Self::Message { client, number } => write!(f, "m{client}-{number}"),
             Self::Will { client, connection } => write!(f, "w{client}-{connection}"),
             Self::Clear => Ok(()),
+            Self::Junk => f.write_str("junk"),
         }
     }
 }
@@ -35,6 +38,9 @@ impl Name {
     pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(payload).ok()?;
         let Some(kind) = text.chars().next() else { return Some(Self::Clear) };
+        if text == "junk" {
+            return Some(Self::Junk);
+        }
         let (client, number) = text.split('|').next()?.get(1..)?.split_once('-')?;
         let client = client.parse().ok()?;
         let number = number.parse().ok()?;

@@ -84,6 +84,9 @@ pub(crate) struct Client {
     has_returned: bool,
     /// The session ends with the connection.
     is_fleeting: bool,
+    /// The client has its half of a session.
+    has_session: bool,
+    must_start_clean: bool,
 }
 
 /// Why a connection is over.
@@ -113,6 +116,8 @@ impl Client {
             messages: 0,
             has_returned: false,
             is_fleeting: false,
+            has_session: false,
+            must_start_clean: false,
         }
     }
 
@@ -160,6 +165,12 @@ impl Client {
             Ok(Some(frame)) => self.on_connack(link, &frame)?,
         };
         self.is_fleeting = is_fleeting;
+        if session_present && !self.has_session {
+            // A session that the client knows nothing of [MQTT-3.2.2-4].
+            self.must_start_clean = true;
+            return Err(End::Cut);
+        }
+        (self.has_session, self.must_start_clean) = (true, false);
         self.resume(link, wire, session_present).await?;
         let mut act_at = Instant::from_std(millrace::clock::now());
         loop {
@@ -187,6 +198,7 @@ impl Client {
     }
 
     fn discard(&mut self) {
+        self.has_session = false;
         for name in self.state.discard() {
             self.cluster.record(Event::Abandoned { client: self.index, name });
         }
@@ -196,10 +208,11 @@ impl Client {
         let drains = self.drains();
         let is_clean =
             self.habits.expiry_s == 0 && (self.habits.version != ProtocolVersion::V5 || self.dice.chance(900));
-        let starts_clean = !drains && self.dice.chance(self.habits.clean_start_permille);
+        let starts_clean = !drains && self.dice.chance(self.habits.clean_start_permille) || self.must_start_clean;
         // A 3.x client says with one bit that it starts clean and leaves nothing behind.
         let clean_start = is_clean || starts_clean;
-        let expiry_s = if clean_start && self.habits.version != ProtocolVersion::V5 { 0 } else { self.habits.expiry_s };
+        let is_bit = self.habits.version != ProtocolVersion::V5;
+        let expiry_s = if clean_start && is_bit { 0 } else { self.habits.expiry_s };
         let will = (self.features.wills && self.dice.chance(600)).then(|| Will {
             topic: (*self.dice.pick(&TOPICS)).to_owned(),
             qos: self.qos(),
