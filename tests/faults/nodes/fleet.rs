@@ -140,15 +140,30 @@ impl Fleet {
 
     /// Whether it says that it is ready.
     pub async fn is_ready(&self, node: usize) -> bool {
-        let address = self.nodes[node].ops;
+        self.page(node, "/readyz").await.starts_with("HTTP/1.1 200")
+    }
+
+    /// Keeps what nodes say of themselves beside their logs.
+    pub async fn keep_pages(&self) {
+        for node in 0..self.nodes.len() {
+            for name in ["readyz", "metrics"] {
+                let page = self.page(node, &format!("/{name}")).await;
+                std::fs::write(self.folder.join(format!("node-{node}-{name}.txt")), page).unwrap();
+            }
+        }
+    }
+
+    /// An answer of a node's port for operators; empty if there is none.
+    async fn page(&self, node: usize, path: &str) -> String {
         let asked = async {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").await?;
+            let mut stream = TcpStream::connect(self.nodes[node].ops).await?;
+            let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
-            std::io::Result::Ok(answer.starts_with("HTTP/1.1 200"))
+            std::io::Result::Ok(answer)
         };
-        timeout(ANSWER_LIMIT, asked).await.is_ok_and(|ready| ready.unwrap_or(false))
+        timeout(ANSWER_LIMIT, asked).await.unwrap_or_else(|_| Ok(String::new())).unwrap_or_default()
     }
 
     /// What a node wrote.

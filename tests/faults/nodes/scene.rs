@@ -207,6 +207,9 @@ impl Scene {
         if !self.comes(async || self.troupe.all(Client::has_left)).await {
             wrong.push("hangs: clients did not end".to_owned());
         }
+        if !wrong.is_empty() {
+            self.fleet.keep_pages().await;
+        }
         let (cast, events) = (self.troupe.cast(), self.recorder.events());
         let log = read(&self.cluster.bootstrap, MESSAGES, PARTITIONS).await.unwrap();
         let run = Run { cast: &cast, events: &events, log: &log };
@@ -248,6 +251,7 @@ impl Scene {
         if !self.comes(has_come).await {
             // Whoever looks for the reason needs the files, and all that was noted in them.
             let _ = self.recorder.events();
+            self.fleet.keep_pages().await;
             let folder = self.folder.as_ref().unwrap().path();
             let copy = std::env::temp_dir().join(format!("millrace-hang-{}", std::process::id()));
             let _ = std::process::Command::new("cp").arg("-r").arg(folder).arg(&copy).status();
