@@ -166,6 +166,11 @@ impl Core {
             return;
         }
         owned.epoch = Some(epoch);
+        if owned.stage == Stage::Closing {
+            // It was given up before it was read.
+            self.finish_if_possible(key);
+            return;
+        }
         if !counted && owned.claim.handle(Event::OwnClaim { epoch, counted, needs_set: true }) == Decision::Void {
             owned.stage = Stage::Closing;
             self.finish_if_possible(key);
@@ -427,5 +432,11 @@ impl Core {
     pub(super) fn final_of(&self, key: u64, nonce: Nonce) -> Option<Inbound> {
         let owned = self.owned.get(&key)?;
         self.ledgers.get(owned.partition as usize)?.last_word(&owned.client, nonce)?.inbound
+    }
+
+    /// Whether a nonce said its last word.
+    pub(super) fn has_ended(&self, key: u64, nonce: Nonce) -> bool {
+        let last = |owned: &Owned| self.ledgers.get(owned.partition as usize)?.last_word(&owned.client, nonce);
+        self.owned.get(&key).and_then(last).is_some()
     }
 }

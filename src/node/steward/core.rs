@@ -255,31 +255,31 @@ impl Core {
     /// Both ledgers were read up to the ends that were seen at start.
     pub(super) fn on_replayed(&mut self) {
         self.standing = Standing::Joining;
+        let keys: Vec<u64> = self.owned.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.finish_if_possible(key));
         self.beat();
     }
 
-    /// The tail of a state kafka topic lost its place: nothing that was believed holds any more (F6).
+    /// The tail of a state kafka topic lost its place: nothing that was believed holds any more (F6). What this node owned
+    /// is fenced, as far as it knows. It still has to say its last words, or whoever comes next would wait for them for ever;
+    /// it does so once the log was read again.
     pub(super) fn on_lost(&mut self) {
         for owned in self.owned.values_mut() {
-            if let Some(port) = owned.port.take() {
+            if let Some(port) = owned.port.as_ref().filter(|_| !owned.is_fenced()) {
                 self.effects.push(port.tell(Notice::Evicted(ReasonCode::ServerBusy)));
             }
+            if owned.claim.handle(Event::ForeignClaim { counted: true }) == Decision::Fenced {
+                self.keeping.left_behind(owned.partition, owned.client.clone());
+            }
+            owned.stage = Stage::Closing;
+            owned.awaited.clear();
         }
         let claims = mem::take(&mut self.waiting);
         self.effects
             .extend(claims.into_iter().map(|claim| claim.port.tell(Notice::Denied(ReasonCode::ServerUnavailable))));
-        self.owned.clear();
-        self.by_connection.clear();
-        self.by_nonce.clear();
-        self.by_client.clear();
-        self.draining.clear();
-        self.scans.clear();
-        self.asks.clear();
-        self.appends.retain(|_, pending| pending.why == Why::Heartbeat);
         let (generation, rules) = (self.generation(), self.rules);
         self.ledgers.iter_mut().for_each(|ledger| *ledger = Sessions::new(generation, rules));
         self.marks.forget();
-        self.doubts.forget();
         self.read_to.clear();
         self.keeping.forget();
         self.standing = Standing::Replaying;

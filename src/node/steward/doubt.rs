@@ -52,11 +52,6 @@ enum Probe {
 }
 
 impl Doubts {
-    pub(super) fn forget(&mut self) {
-        self.states.clear();
-        self.refused.clear();
-    }
-
     /// A record that was refused for good, as far as Kafka says: tried again now and then, while it is still missing.
     pub(super) fn retry(&mut self, now_ms: i64, pending: Pending) {
         self.refused.push((now_ms + PROBE_AGAIN_MS, pending));

@@ -1,12 +1,14 @@
 //! What a keeper does for absent clients (K1 to K3): wills whose time has come, sessions that expired, tombstones.
 
 use std::collections::HashMap;
+use std::mem;
 
 use super::core::Core;
 use super::effect::Log;
 use super::owned::{Owned, Purpose, Stage};
 use super::take_over::{inherit, since_ms};
 use crate::ledger::claim::Event;
+use crate::ledger::record::ClientKey;
 use crate::ledger::sessions::{Absent, Inherited};
 use crate::ledger::state::Life;
 
@@ -18,11 +20,19 @@ const AGAIN_MS: i64 = 10_000;
 pub(super) struct Keeping {
     /// Keys that were tombstoned, and when.
     tombstoned: HashMap<Vec<u8>, i64>,
+    /// Sessions that this node had to give up while their clients were connected, with their partitions. They are absent,
+    /// but the log does not say so.
+    left_behind: Vec<(u32, ClientKey)>,
 }
 
 impl Keeping {
     pub(super) fn forget(&mut self) {
         self.tombstoned.clear();
+    }
+
+    /// A session was given up.
+    pub(super) fn left_behind(&mut self, partition: u32, client: ClientKey) {
+        self.left_behind.push((partition, client));
     }
 }
 
@@ -35,6 +45,7 @@ impl Core {
             self.keep(partition);
             self.clean(partition);
         }
+        self.keep_left_behind();
         let old = self.now_ms - AGAIN_MS;
         self.keeping.tombstoned.retain(|_, at_ms| *at_ms > old);
     }
@@ -57,13 +68,39 @@ impl Core {
         }
     }
 
+    /// Takes back what was given up, once its last word was read, unless its client came back first (K1).
+    fn keep_left_behind(&mut self) {
+        for (partition, client) in mem::take(&mut self.keeping.left_behind) {
+            if self.by_client.contains_key(&client) {
+                self.keeping.left_behind.push((partition, client));
+                continue;
+            }
+            let Some(ledger) = self.ledgers.get(partition as usize) else { continue };
+            let Some(absent) = ledger.absent_of(&client).filter(|absent| absent.life == Life::Connected) else {
+                continue;
+            };
+            if ledger.last_word(&client, absent.owner).is_some() {
+                let nonce = self.random_nonce();
+                let purpose = Purpose::Keep(absent.owner);
+                self.append_claim(Owned::new(client, partition, nonce, purpose, self.rules, self.now_ms));
+            }
+        }
+    }
+
     fn keepers_under_way(&self) -> usize {
         self.owned.values().filter(|owned| matches!(owned.purpose, Purpose::Keep(_))).count()
     }
 
     /// Since when the client is absent, by the log's time; `None`: it is not.
-    fn absent_since(&self, life: Life, incarnation: crate::ledger::ids::Incarnation, since_ms: i64) -> Option<i64> {
+    fn absent_since(
+        &self,
+        life: Life,
+        incarnation: crate::ledger::ids::Incarnation,
+        has_ended: bool,
+        since_ms: i64,
+    ) -> Option<i64> {
         match life {
+            Life::Connected if has_ended => Some(since_ms),
             Life::Connected => self
                 .members
                 .is_fenced(incarnation)
@@ -74,7 +111,9 @@ impl Core {
     }
 
     fn is_due(&self, absent: &Absent, log_now_ms: i64) -> bool {
-        let Some(since_ms) = self.absent_since(absent.life, absent.incarnation, absent.since_ms) else { return false };
+        let Some(since_ms) = self.absent_since(absent.life, absent.incarnation, false, absent.since_ms) else {
+            return false;
+        };
         let passed = |seconds: u32| since_ms.saturating_add(i64::from(seconds) * 1_000) <= log_now_ms;
         let over = absent.expiry_s < u32::MAX && passed(absent.expiry_s);
         over || absent.has_due || absent.will_delay_s.is_some_and(passed)
@@ -89,8 +128,10 @@ impl Core {
     /// The own K counted: what is due is done, unless it was done meanwhile.
     pub(super) fn take_over_absent(&mut self, key: u64, found: Option<Inherited>) {
         let log_now_ms = self.log_now_ms();
-        let since_ms =
-            found.as_ref().and_then(|found| self.absent_since(found.state.life, found.incarnation, since_ms(found)));
+        let has_ended = found.as_ref().is_some_and(|found| self.has_ended(key, found.nonce));
+        let since_ms = found
+            .as_ref()
+            .and_then(|found| self.absent_since(found.state.life, found.incarnation, has_ended, since_ms(found)));
         let last = found.as_ref().and_then(|found| self.final_of(key, found.nonce));
         let Some(owned) = self.owned.get_mut(&key) else { return };
         let (Some(found), Some(since_ms)) = (found, since_ms) else {

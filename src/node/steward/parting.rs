@@ -1,6 +1,6 @@
 //! The end of a connection: its last set, the wills that are due (V1 to V5), F.
 
-use super::core::{Core, Pending, Why};
+use super::core::{Core, Pending, Standing, Why};
 use super::effect::{Effect, Log};
 use super::owned::{Awaited, Owned, Publishing, Stage};
 use crate::journal::{Outcome, Refusal};
@@ -306,7 +306,8 @@ impl Core {
     /// V5, F11: F says that this nonce accepts nothing more and that none of its appends is in flight.
     pub(super) fn finish_if_possible(&mut self, key: u64) {
         let Some(owned) = self.owned.get(&key) else { return };
-        let waits = owned.stage != Stage::Closing
+        let waits = self.standing == Standing::Replaying
+            || owned.stage != Stage::Closing
             || owned.port.is_some()
             || owned.epoch.is_none()
             || owned.parting.is_some()
