@@ -20,6 +20,7 @@ mod the_log;
 
 mod connecting;
 mod connecting_v5;
+mod dead_nodes;
 mod delivering;
 mod exactly_once;
 mod foreign_programs;
@@ -42,3 +43,4 @@ mod subscribing;
 mod subscription_options;
 mod two_nodes;
 mod wills;
+mod wills_of_sessions;

@@ -22,6 +22,9 @@ use crate::packets::{
 /// What has not come by then does not come.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
+/// A dead node is evicted after ten seconds and more.
+const PATIENCE: Duration = Duration::from_secs(40);
+
 /// A socket that speaks one version.
 pub(crate) struct RawClient {
     stream: TcpStream,
@@ -263,6 +266,11 @@ impl RawClient {
     }
 
     // ---- receiving
+
+    /// From now on it waits as long as a dead node is given, and more.
+    pub(crate) fn be_patient(&self) {
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
 
     /// The next packet, whatever it is.
     #[track_caller]
