@@ -68,6 +68,7 @@ impl Actors<'_> {
         let (retained_ready, is_retained_ready) = oneshot::channel();
         let fanout = self.start_fanout(&steward, ground, incarnation, random.random(), retained_ready);
         self.router.set_others(steward.clone(), fanout.clone());
+        fanout.begin();
         let over = Arc::new(OnceLock::new());
         let (ready, is_ready) = oneshot::channel();
         let state = StateTopics::after(&self.mapping());

@@ -33,6 +33,7 @@ mod properties;
 mod publishing;
 mod real_clients;
 mod records;
+mod retained;
 mod rumqtt;
 mod sessions;
 mod shutting_down;

@@ -16,7 +16,8 @@ use millrace::mqtt::{ReasonCode, decode, encode};
 
 use crate::fixture::TestNode;
 use crate::packets::{
-    ack, connect, disconnect, disconnect_with_expiry, packet_id, publish_1, publish_2, subscribe_with, unsubscribe,
+    ack, connect, disconnect, disconnect_with_expiry, packet_id, publish, publish_1, publish_2, subscribe_with,
+    unsubscribe,
 };
 
 /// What has not come by then does not come.
@@ -254,6 +255,11 @@ impl RawClient {
     /// Sends PUBREL.
     pub(crate) fn release(&mut self, id: u16) {
         self.send(&Packet::PubRel(ack(packet_id(id))));
+    }
+
+    /// Publishes with QoS 0.
+    pub(crate) fn publish_unanswered(&mut self, topic: &str, payload: &str) {
+        self.send_publish(&publish(topic, payload.as_bytes()));
     }
 
     /// Publishes this with QoS 1 and waits for the PUBACK.

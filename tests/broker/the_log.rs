@@ -128,7 +128,7 @@ fn read_memory(log: &SharedLog, kafka_topic: &str, number: u32) -> Vec<Stored> {
     });
     let stored = |record: millrace::journal::StoredRecord<'_>| Stored {
         partition: number,
-        key: record.key.map(|key| String::from_utf8(key.to_vec()).unwrap()),
+        key: record.key.map(|key| String::from_utf8_lossy(key).into_owned()),
         value: record.value().map(<[u8]>::to_vec),
         headers: record.headers().map(|h| (h.name.to_owned(), h.value.unwrap_or_default().to_vec())).collect(),
     };
@@ -173,7 +173,7 @@ pub(crate) fn read_kafka(bootstrap: &str, kafka_topic: &str, number: u32) -> Vec
     });
     let stored = |record: record::Record| Stored {
         partition: number,
-        key: record.key.map(|key| String::from_utf8(key).unwrap()),
+        key: record.key.map(|key| String::from_utf8_lossy(&key).into_owned()),
         value: record.value,
         headers: record.headers,
     };

@@ -33,6 +33,8 @@ pub(super) enum Command {
         connection: ConnectionId,
         parting: Option<Box<Parting>>,
     },
+    /// Outcomes of appends find their way.
+    Begin,
     /// A retain-flagged publish is in the log.
     Retain(Ticket),
     /// What became of an append to `mqtt.retained`.
@@ -129,6 +131,11 @@ impl FanoutHandle {
     /// [`super::Reports::parted`], with the position filled in.
     pub fn gone(&self, connection: ConnectionId, parting: Option<Box<Parting>>) {
         self.commands.push(Command::Gone { connection, parting });
+    }
+
+    /// Outcomes of appends find their way here: retained messages may begin.
+    pub fn begin(&self) {
+        self.commands.push(Command::Begin);
     }
 
     /// A retain-flagged publish is in the log (R1).

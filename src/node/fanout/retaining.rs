@@ -124,7 +124,7 @@ impl Retaining {
         let sampler = Sampler::default();
         retains.set_tick(sampler.tick());
         let partitions = journal.partitions(retained);
-        let retaining = Self {
+        Self {
             journal,
             mapping,
             metrics,
@@ -150,9 +150,7 @@ impl Retaining {
             next_mark: writing::FIRST_MARK,
             stalled: false,
             marked: BTreeSet::new(),
-        };
-        retaining.ask_replay();
-        retaining
+        }
     }
 
     /// Partitions of `mqtt.retained`; their number is frozen.
@@ -175,7 +173,7 @@ impl Retaining {
         });
     }
 
-    fn ask_replay(&self) {
+    pub(super) fn ask_replay(&self) {
         let of = |topic| (0..self.journal.partitions(topic)).map(move |number| Partition { topic, number });
         let partitions = of(self.cluster).chain(of(self.retained)).collect();
         self.ask(partitions, |ends| Answer::Retained(RetainedAnswer::Replay(ends)));

@@ -52,9 +52,9 @@ pub(super) fn wants_retained(follow: &Follow) -> bool {
 }
 
 impl Fanout {
-    /// The starts of a round are known. Before anything live is handed over: what is retained is older.
-    pub(super) fn begin_snapshots(&mut self, beginning: Vec<Beginning>, round: &Arc<Round>) {
-        let Some(retaining) = self.retaining.as_deref() else { return };
+    /// The starts of a round are known: from now on what is handed over is noted. Who is to be pumped.
+    pub(super) fn begin_snapshots(&mut self, beginning: Vec<Beginning>, round: &Arc<Round>) -> Vec<ConnectionId> {
+        let Some(retaining) = self.retaining.as_deref() else { return Vec::new() };
         let mut connections: Vec<ConnectionId> = Vec::new();
         for Beginning { connection, filter, subscription, is_replaced } in beginning {
             let is_there = |follower: &super::Follower| follower.find(&filter).is_ok();
@@ -83,7 +83,7 @@ impl Fanout {
             connections.push(connection);
         }
         connections.dedup();
-        connections.into_iter().for_each(|connection| self.pump(connection));
+        connections
     }
 
     /// Hands over what is retained, as far as there is room that live messages do not need.

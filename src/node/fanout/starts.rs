@@ -77,7 +77,7 @@ impl Fanout {
             }
         }
         open.round.start(starts);
-        self.begin_snapshots(open.beginning, &open.round);
+        let begun = self.begin_snapshots(open.beginning, &open.round);
         // Before the round may pass: what is held can be older than its start.
         for Held { connection, partition, offset, delivery } in open.held {
             if open.round.judge(partition, offset) == Verdict::Deliver {
@@ -97,6 +97,8 @@ impl Fanout {
                 follower.mailbox.post(Notice::Followed { packet_id, from });
             }
         }
+        // Behind the answer, which most clients like to see first.
+        begun.into_iter().for_each(|connection| self.pump(connection));
         if !open.changed.is_empty() {
             for connection in self.durable_touching(|partition| open.changed.contains(&partition.topic)) {
                 self.tell_position(connection);

@@ -21,6 +21,11 @@ use crate::session::{Follow, Parting};
 impl Fanout {
     pub(super) fn on_command(&mut self, command: Command, tail: &mut dyn Tail) {
         match command {
+            Command::Begin => {
+                if let Some(retaining) = self.retaining.as_deref() {
+                    retaining.ask_replay();
+                }
+            }
             Command::Retain(ticket) => {
                 if let Some(retaining) = self.retaining.as_deref_mut() {
                     retaining.on_retain(ticket);
