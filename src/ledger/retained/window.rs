@@ -57,7 +57,7 @@ impl Window {
                 self.is_walked = true;
                 return None;
             };
-            let topic = entry.message().map(|message| message.topic()).unwrap_or_default();
+            let topic = entry.message().map(crate::message::Message::topic).unwrap_or_default();
             if self.still_wants(topic, entry.best()) {
                 return Some((cursor, entry));
             }

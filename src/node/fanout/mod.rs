@@ -250,7 +250,7 @@ impl Fanout {
         let Some(retaining) = self.retaining.as_deref_mut() else { return };
         let mut news = Vec::new();
         retaining.on_tail(event, tail, &mut news);
-        self.on_retained_read(news);
+        self.on_retained_read(&news);
     }
 
     fn is_stalled(&self) -> bool {

@@ -127,7 +127,7 @@ impl Fanout {
     }
 
     /// `mqtt.retained` was read further.
-    pub(super) fn on_retained_read(&mut self, news: Vec<News>) {
+    pub(super) fn on_retained_read(&mut self, news: &[News]) {
         let Some(retaining) = self.retaining.as_deref_mut() else { return };
         let marked = retaining.take_marked();
         if self.snapshots.is_empty() {
@@ -136,7 +136,7 @@ impl Fanout {
         let mut connections = Vec::new();
         for (&connection, snapshots) in &mut self.snapshots {
             for snapshot in snapshots.iter_mut() {
-                for News { partition, topic, applied, has_message } in &news {
+                for News { partition, topic, applied, has_message } in news {
                     let is_late = snapshot.window.wants_late(*partition, topic, applied, *has_message);
                     if is_late && snapshot.late.len() < LATE_MAX {
                         snapshot.late.push_back(topic.clone());
@@ -148,7 +148,9 @@ impl Fanout {
             }
             connections.push(connection);
         }
-        connections.into_iter().for_each(|connection| self.pump(connection));
+        for connection in connections {
+            self.pump(connection);
+        }
     }
 
     pub(super) fn tick_snapshots(&mut self) {

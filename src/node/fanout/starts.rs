@@ -98,7 +98,9 @@ impl Fanout {
             }
         }
         // Behind the answer, which most clients like to see first.
-        begun.into_iter().for_each(|connection| self.pump(connection));
+        for connection in begun {
+            self.pump(connection);
+        }
         if !open.changed.is_empty() {
             for connection in self.durable_touching(|partition| open.changed.contains(&partition.topic)) {
                 self.tell_position(connection);

@@ -256,7 +256,9 @@ impl Core {
     pub(super) fn on_replayed(&mut self) {
         self.standing = Standing::Joining;
         let keys: Vec<u64> = self.owned.keys().copied().collect();
-        keys.into_iter().for_each(|key| self.finish_if_possible(key));
+        for key in keys {
+            self.finish_if_possible(key);
+        }
         self.beat();
     }
 

@@ -72,7 +72,9 @@ fn one_record_is_in_flight_and_then_only_the_newest_follows() {
         node.is_written(first);
         let next = node.poll();
         assert_eq!(Node::source(next.as_ref()), follows);
-        next.into_iter().for_each(|next| node.is_written(next));
+        for next in next {
+            node.is_written(next);
+        }
         assert!(node.writer.is_empty());
     }
 }
