@@ -64,12 +64,12 @@ fn no_local_on_a_shared_subscription_ends_the_connection(place: &Place) {
 fn retain_as_published_keeps_the_flag(place: &Place) {
     let node = place.start();
     let mut publisher = RawClient::connected(&node, V311, "publisher");
-    for retain_as_published in [false, true] {
+    for (topic, retain_as_published) in [("a", false), ("b", true)] {
         let mut subscriber = RawClient::connected(&node, V5, "subscriber");
         let options = SubscribeOptions { retain_as_published, ..options(QoS::AtLeastOnce) };
-        subscriber.subscribe_to(None, "a", options);
+        subscriber.subscribe_to(None, topic, options);
         for retain in [true, false] {
-            publisher.publish_with(&Publish { retain, ..publish("a", b"x") });
+            publisher.publish_with(&Publish { retain, ..publish(topic, b"x") });
             assert_eq!(subscriber.expect_message().retain, retain && retain_as_published);
         }
     }
