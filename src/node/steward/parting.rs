@@ -54,6 +54,7 @@ impl Core {
     }
 
     pub(super) fn on_parted(&mut self, connection: ConnectionId, parting: Option<Box<Parting>>) {
+        tracing::trace!(?connection, ?parting, "parted");
         self.waiting.retain(|waiting| waiting.port.id != connection);
         if let Some(key) = self.by_connection.remove(&connection) {
             if let Some(owned) = self.owned.get_mut(&key) {
