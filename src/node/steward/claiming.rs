@@ -321,6 +321,7 @@ impl Core {
             kept.position.from = Vec::new();
             kept.position.in_flight = Vec::new();
         }
+        tracing::trace!(nonce = ?owned.nonce, client = owned.client.client_id(), position = ?state.position, inbound = ?state.inbound, outbound = ?state.outbound, settled, "granted");
         let grant = Grant { nonce: owned.nonce, session_present: owned.session_present, state, settled };
         if let Some(port) = &owned.port {
             let effect = port.tell(Notice::Granted(Box::new(grant)));

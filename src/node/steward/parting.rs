@@ -54,6 +54,7 @@ impl Core {
     }
 
     pub(super) fn on_parted(&mut self, connection: ConnectionId, parting: Option<Box<Parting>>) {
+        tracing::trace!(?connection, ?parting, "parted");
         self.waiting.retain(|waiting| waiting.port.id != connection);
         if let Some(key) = self.by_connection.remove(&connection) {
             if let Some(owned) = self.owned.get_mut(&key) {
@@ -209,6 +210,11 @@ impl Core {
     pub(super) fn on_will_scanned(&mut self, key: u64, found: &[Token]) {
         let Some(owned) = self.owned.get_mut(&key) else { return };
         owned.publishing = None;
+        if owned.is_fenced() {
+            // Whoever fenced it looks, too, and appends what is missing; all that is left here is the last word.
+            self.finish_if_possible(key);
+            return;
+        }
         let Some(will) = owned.state.as_ref().and_then(|state| state.due.first()).map(|due| &due.will) else { return };
         if found.contains(&Token::of_will(will.nonce)) {
             self.published(key);
