@@ -72,7 +72,7 @@ fn one_record_is_in_flight_and_then_only_the_newest_follows() {
         node.is_written(first);
         let next = node.poll();
         assert_eq!(Node::source(next.as_ref()), follows);
-        for next in next {
+        if let Some(next) = next {
             node.is_written(next);
         }
         assert!(node.writer.is_empty());
