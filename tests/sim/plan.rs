@@ -97,7 +97,7 @@ impl Plan {
             faults,
             log_keeps_order,
             queue_packets_max: *dice.pick(&[4, 20, 1000]),
-            quiet_ms: if features.wills || features.persistent { 40_000 } else { 5_000 },
+            quiet_ms: if features.wills || features.persistent || features.retained { 40_000 } else { 5_000 },
         }
     }
 }

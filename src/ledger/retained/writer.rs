@@ -51,9 +51,9 @@ pub struct Write {
 pub enum Written {
     /// It is in the log.
     At(i64),
-    /// It is certainly not in the log; to be tried again after [`Writer::on_tick`].
+    /// It is certainly not in the log; to be tried again after [`Writer::rested`].
     Not,
-    /// It may be in the log, now or later; to be tried again after [`Writer::on_tick`].
+    /// It may be in the log, now or later; to be tried again after [`Writer::rested`].
     Unknown,
     /// It never will be in the log.
     Never,
@@ -241,8 +241,13 @@ impl Writer {
         }
     }
 
+    /// Whether something is to be tried again after a while.
+    pub fn is_resting(&self) -> bool {
+        !self.resting.is_empty()
+    }
+
     /// What rested is tried again.
-    pub fn on_tick(&mut self) {
+    pub fn rested(&mut self) {
         self.ready.append(&mut self.resting);
     }
 

@@ -59,6 +59,9 @@ pub use retaining::RetainedOptions;
 /// Questions to the journal that may be under way at once: one for ends, one for each partition in which somebody lags.
 const QUESTIONS_MAX: usize = 64;
 
+/// An append to `mqtt.retained` that failed is tried again after so long.
+const RETRY_MS: u64 = 250;
+
 /// What the actor is built from.
 pub struct Options {
     /// Read from here.
@@ -130,6 +133,8 @@ async fn run(
     mut answers: mpsc::Receiver<Answer>,
 ) {
     let journal = Arc::clone(&fanout.journal);
+    let mut retries = interval(Duration::from_millis(RETRY_MS));
+    retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
@@ -140,6 +145,7 @@ async fn run(
             }
             () = commands.some() => {}
             Some(answer) = answers.recv() => fanout.on_answer(answer, &mut *tail, &mut *retained_tail),
+            _ = retries.tick(), if fanout.is_resting() => fanout.on_rested(),
             () = journal.room(), if fanout.is_stalled() => fanout.on_journal_room(),
             () = std::future::ready(()), if fanout.sweeps.has_work() => {}
         }
@@ -255,6 +261,16 @@ impl Fanout {
 
     fn is_stalled(&self) -> bool {
         self.retaining.as_deref().is_some_and(Retaining::is_stalled)
+    }
+
+    fn is_resting(&self) -> bool {
+        self.retaining.as_deref().is_some_and(Retaining::is_resting)
+    }
+
+    fn on_rested(&mut self) {
+        if let Some(retaining) = self.retaining.as_deref_mut() {
+            retaining.on_rested();
+        }
     }
 
     fn on_journal_room(&mut self) {

@@ -302,14 +302,12 @@ impl Retaining {
     }
 
     pub(super) fn on_tick(&mut self) {
-        self.writer.on_tick();
         self.keeper.on_tick();
         match self.standing {
             Standing::Replaying => return,
             Standing::Marking | Standing::Ready => {}
         }
         self.keep();
-        self.write_marks();
         self.try_mark();
         self.sample();
         self.work();
@@ -333,7 +331,17 @@ impl Retaining {
 
     pub(super) fn on_room(&mut self) {
         self.stalled = false;
-        self.writer.on_tick();
+        self.on_rested();
+    }
+
+    /// Whether something failed and is to be tried again soon.
+    pub(super) fn is_resting(&self) -> bool {
+        self.writer.is_resting() || !self.unmarked.is_empty()
+    }
+
+    pub(super) fn on_rested(&mut self) {
+        self.writer.rested();
+        self.write_marks();
         self.work();
     }
 

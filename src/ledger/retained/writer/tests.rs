@@ -152,7 +152,7 @@ fn after_an_unknown_append_something_is_written_whatever_is_there() {
     node.writer.on_outcome(&node.store, lost.sequence, Written::Unknown);
     node.somebody_writes(7);
     assert!(node.poll().is_none(), "it rests");
-    node.writer.on_tick();
+    node.writer.rested();
     let again = node.poll();
     assert_eq!(Node::source(again.as_ref()), Some(7));
     node.lands(lost.rank, lost.message);
@@ -169,7 +169,7 @@ fn what_was_certainly_not_written_is_written_later_and_what_never_can_be_is_give
     node.writer.on_outcome(&node.store, refused.sequence, Written::Not);
     node.owe(6, 1);
     assert!(node.poll().is_none());
-    node.writer.on_tick();
+    node.writer.rested();
     let again = node.poll();
     assert_eq!(Node::source(again.as_ref()), Some(6));
     node.writer.on_outcome(&node.store, again.unwrap().sequence, Written::Never);
@@ -282,7 +282,7 @@ proptest! {
                     }
                     node.writer.on_outcome(&node.store, write.sequence, Written::Unknown);
                 },
-                Event::Tick => node.writer.on_tick(),
+                Event::Tick => node.writer.rested(),
             }
         }
         prop_assert!(node.writer.is_empty());
