@@ -65,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) faults: FaultPlan,
     /// No append of a healthy incarnation is lost or refused: the log keeps each publisher's order.
     pub(crate) log_keeps_order: bool,
+    /// The log may not tell what became of an append.
+    pub(crate) appends_may_be_unknown: bool,
     pub(crate) queue_packets_max: u64,
     /// Nothing may happen for so long before the run is over.
     pub(crate) quiet_ms: u64,
@@ -85,6 +87,7 @@ impl Plan {
             clock_jumps: switch(400),
             gaps: switch(200),
         };
+        let appends_may_be_unknown = faults.unknown_landed_permille > 0;
         let log_keeps_order = faults.refused_permille == 0 && faults.unknown_lost_permille == 0;
         Self {
             seed,
@@ -96,6 +99,7 @@ impl Plan {
             trouble,
             faults,
             log_keeps_order,
+            appends_may_be_unknown,
             queue_packets_max: *dice.pick(&[4, 20, 1000]),
             quiet_ms: if features.wills || features.persistent || features.retained { 40_000 } else { 5_000 },
         }

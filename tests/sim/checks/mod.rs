@@ -72,7 +72,7 @@ pub(crate) fn check(
     if is_at_rest {
         delivery::check_nothing_missing(history, findings);
         if plan.features.retained {
-            retained::check(log, probed, findings);
+            retained::check(history, log, plan.appends_may_be_unknown, probed, findings);
         }
         if plan.features.wills {
             wills::check(plan, history, log, findings);

@@ -187,7 +187,7 @@ impl Client {
                     },
                     () = sleep_until(act_at) => break,
                 }
-                if !self.habits.is_lazy {
+                if !self.habits.is_lazy || self.drains() {
                     self.pay(wire).await?;
                 }
                 self.report();
