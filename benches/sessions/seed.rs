@@ -46,7 +46,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 86_400)]
     expiry_s: u32,
     /// Of `mqtt.sessions`, as nodes found it
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 0)]
     generation: u32,
 }
 

@@ -16,6 +16,8 @@ mod fleet;
 mod history;
 mod log;
 mod machine;
+#[cfg(test)]
+mod machine_tests;
 mod scene;
 mod script;
 mod storm;
@@ -33,14 +35,9 @@ use crate::cluster::{Cluster, ONE, Setup, THREE, is_wanted};
 use crate::stage::runtime;
 use crate::table::Row;
 
-/// Why these runs cannot succeed yet; `None` as soon as they must.
-const WAITS_FOR: Option<&str> = Some(
-    "nodes have no QoS 2 and no sessions that outlive a connection yet; MILLRACE_FAULTS_NODES=1 runs it all the same",
-);
-
 /// Runs a script; prints its row, fails if a promise was broken.
 fn run(fault: &str, setup: Setup, pairs: usize, script: impl AsyncFnOnce(&mut Scene)) {
-    if !is_wanted(fault) || !balancer::is_there(fault) || waits(fault) {
+    if !is_wanted(fault) || !balancer::is_there(fault) {
         return;
     }
     let seed = std::env::var("MILLRACE_FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -58,14 +55,6 @@ fn run(fault: &str, setup: Setup, pairs: usize, script: impl AsyncFnOnce(&mut Sc
     });
     Row { fault: fault.to_owned(), kafka, result: summary(&outcome.figures) }.publish();
     assert!(outcome.wrong.is_empty(), "{fault}, seed {seed}: {} promises broken, see above", outcome.wrong.len());
-}
-
-fn waits(test: &str) -> bool {
-    let why = WAITS_FOR.filter(|_| std::env::var_os("MILLRACE_FAULTS_NODES").is_none());
-    if let Some(why) = why {
-        eprintln!("################ SKIPPED {test}: {why}");
-    }
-    why.is_some()
 }
 
 /// For each pair a publisher and its subscriber; and two that subscribe to everything.

@@ -181,13 +181,13 @@ impl Prepared {
 }
 
 async fn run(mut steward: Steward, commands: Arc<Commands>, mut answers: mpsc::Receiver<Answer>) {
-    let journal = Arc::clone(&steward.journal);
+    let (journal, writer) = (Arc::clone(&steward.journal), Arc::clone(&steward.writer));
     let mut tail = journal.tail(Isolation::ReadUncommitted);
     let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     steward.ask_replay();
     loop {
-        let has_unsent = !steward.unsent.is_empty();
+        let (has_unsent, has_wills) = (!steward.unsent.is_empty(), !steward.unsent_wills.is_empty());
         tokio::select! {
             biased;
             event = tail.next() => steward.on_tail(&event, &mut *tail),
@@ -197,6 +197,7 @@ async fn run(mut steward: Steward, commands: Arc<Commands>, mut answers: mpsc::R
                 None => return,
             },
             () = journal.room(), if has_unsent => {}
+            () = writer.room(), if has_wills => {}
             _ = ticks.tick() => steward.on_tick(),
         }
         steward.perform();
@@ -220,6 +221,8 @@ struct Steward {
     replay: Replay,
     /// Appends that found no room, oldest first.
     unsent: VecDeque<Effect>,
+    /// Wills wait by themselves: a suspended node appends none, and its heartbeats must not stand behind them.
+    unsent_wills: VecDeque<Effect>,
     started: Instant,
 }
 
@@ -246,6 +249,7 @@ impl Steward {
             answers_to,
             replay: Replay::default(),
             unsent: VecDeque::new(),
+            unsent_wills: VecDeque::new(),
             started: clock::now(),
             journal,
         }
@@ -383,17 +387,19 @@ impl Steward {
     // ---- effects
 
     fn perform(&mut self) {
-        while let Some(effect) = self.unsent.pop_front() {
-            if !self.try_append(&effect) {
-                self.unsent.push_front(effect);
-                break;
-            }
-        }
+        let (unsent, wills) = (std::mem::take(&mut self.unsent), std::mem::take(&mut self.unsent_wills));
+        self.unsent = self.try_again(unsent);
+        self.unsent_wills = self.try_again(wills);
         for effect in self.core.take_effects() {
             match effect {
-                Effect::Append { .. } | Effect::AppendWill { .. } | Effect::ProbeMessages { .. } => {
+                Effect::Append { .. } | Effect::ProbeMessages { .. } => {
                     if !self.unsent.is_empty() || !self.try_append(&effect) {
                         self.unsent.push_back(effect);
+                    }
+                }
+                Effect::AppendWill { .. } => {
+                    if !self.unsent_wills.is_empty() || !self.try_append(&effect) {
+                        self.unsent_wills.push_back(effect);
                     }
                 }
                 Effect::Tell { mailbox, notice } => mailbox.post(notice),
@@ -408,6 +414,17 @@ impl Steward {
                 Effect::Exit { why } => (self.on_exit)(why),
             }
         }
+    }
+
+    /// Appends in order; what finds no room, and all behind it, goes on waiting.
+    fn try_again(&self, mut waiting: VecDeque<Effect>) -> VecDeque<Effect> {
+        while let Some(effect) = waiting.pop_front() {
+            if !self.try_append(&effect) {
+                waiting.push_front(effect);
+                break;
+            }
+        }
+        waiting
     }
 
     /// False if there was no room.
