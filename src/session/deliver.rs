@@ -180,9 +180,10 @@ impl Outbound {
         self.in_flight.iter().filter(|entry| entry.stage.is_unrecorded()).filter_map(|entry| entry.origin)
     }
 
-    /// Sent with QoS 1 and not acknowledged, in the order sent.
-    pub(super) fn unacked(&self) -> impl Iterator<Item = (PacketId, Origin)> {
-        let sent = self.in_flight.iter().filter(|entry| entry.stage == Stage::Puback);
+    /// Sent with QoS 1 and not acknowledged, in the order sent; perhaps with what waits for the record of its QoS 2.
+    pub(super) fn unacked(&self, with_unrecorded: bool) -> impl Iterator<Item = (PacketId, Origin)> {
+        let is_unacked = move |stage: Stage| stage == Stage::Puback || with_unrecorded && stage == Stage::Recording;
+        let sent = self.in_flight.iter().filter(move |entry| is_unacked(entry.stage));
         sent.filter_map(|entry| Some((entry.packet_id, entry.origin?)))
     }
 

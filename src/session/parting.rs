@@ -13,7 +13,9 @@ impl Session {
         self.claim = Claim::Left;
         let again = self.durable.as_deref().and_then(|durable| durable.resumed.as_deref());
         let again = again.map(|resumed| resumed.in_flight.clone()).unwrap_or_default();
-        let unacked = again.into_iter().chain(self.deliveries.unacked()).collect();
+        // All that is written of a fenced session is its position.
+        let with_unrecorded = self.part == PartCause::Fenced;
+        let unacked = again.into_iter().chain(self.deliveries.unacked(with_unrecorded)).collect();
         Some(Box::new(Parting {
             cause: self.part,
             state: self.state_left(),

@@ -272,9 +272,9 @@ impl Core {
             }
             if owned.claim.handle(Event::ForeignClaim { counted: true }) == Decision::Fenced {
                 self.keeping.left_behind(owned.partition, owned.client.clone());
+                owned.given_up = true;
             }
             owned.stage = Stage::Closing;
-            owned.awaited.clear();
         }
         let claims = mem::take(&mut self.waiting);
         self.effects
@@ -351,7 +351,7 @@ impl Core {
         match outcome {
             Outcome::Written(_) => {}
             Outcome::Unknown => self.doubt(pending),
-            Outcome::Refused(_) if owned.is_fenced() && !owned.said_last => {}
+            Outcome::Refused(_) if owned.is_fenced() && !owned.said_last && !owned.given_up => {}
             Outcome::Refused(Refusal::Deadline) => {
                 self.append_again(pending);
             }
@@ -463,6 +463,14 @@ impl Core {
     }
 
     fn on_gone_record(&mut self, client: &ClientKey, nonce: Nonce, what: Slot) {
+        if what == Slot::Set
+            && let Some(&key) = self.by_nonce.get(&nonce)
+            && let Some(owned) = self.owned.get_mut(&key).filter(|owned| owned.given_up)
+        {
+            // Somebody else has it.
+            owned.awaited.clear();
+            self.finish_if_possible(key);
+        }
         if matches!(what, Slot::Claim | Slot::KeeperClaim)
             && let Some(&key) = self.by_nonce.get(&nonce)
         {
@@ -477,10 +485,15 @@ impl Core {
         let Some(&key) = self.by_nonce.get(&nonce) else { return };
         let Some(owned) = self.owned.get_mut(&key) else { return };
         let unclean = owned.unclean;
-        let Decision::Told { .. } = owned.claim.handle(Event::ReadBack { version }) else { return };
+        let decision = owned.claim.handle(Event::ReadBack { version });
         let (done, left) = mem::take(&mut owned.awaited).into_iter().partition(|awaited| awaited.version == version);
         owned.awaited = left;
         let done: Vec<Awaited> = done;
+        if owned.given_up {
+            self.finish_if_possible(key);
+            return;
+        }
+        let Decision::Told { .. } = decision else { return };
         if let (Some(port), Stage::Serving) = (&owned.port, owned.stage) {
             let told = done.iter().filter_map(|awaited| awaited.sequence);
             let told: Vec<Effect> = told.map(|sequence| port.tell(Notice::Persisted(sequence))).collect();

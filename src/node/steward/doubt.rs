@@ -166,7 +166,8 @@ impl Core {
             Ok(Key::Of { slot: Slot::Claim | Slot::KeeperClaim, .. }) => owned.epoch.is_none(),
             Ok(Key::Of { slot: Slot::Final, .. }) => owned.said_last,
             Ok(Key::Of { slot: Slot::Set | Slot::Part(_), .. }) => {
-                !owned.is_fenced() && owned.awaited.iter().any(|awaited| Some(awaited.version) == pending.version)
+                (!owned.is_fenced() || owned.given_up)
+                    && owned.awaited.iter().any(|awaited| Some(awaited.version) == pending.version)
             }
             Ok(Key::Watermark(_)) | Err(_) => false,
         }

@@ -20,8 +20,7 @@ const AGAIN_MS: i64 = 10_000;
 pub(super) struct Keeping {
     /// Keys that were tombstoned, and when.
     tombstoned: HashMap<Vec<u8>, i64>,
-    /// Sessions that this node had to give up while their clients were connected, with their partitions. They are absent,
-    /// but the log does not say so.
+    /// Sessions that this node had to give up, with their partitions. The log may not say that their clients are absent.
     left_behind: Vec<(u32, ClientKey)>,
 }
 

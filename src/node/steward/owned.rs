@@ -98,6 +98,8 @@ pub(super) struct Owned {
     pub(super) settled: bool,
     /// Claims of lower nonces were kept because its record calls them unresolved.
     pub(super) unclean: bool,
+    /// The log had to be read again while it was owned: whether it is fenced is not known, and it counts as fenced.
+    pub(super) given_up: bool,
     /// F was appended, and waits to be read.
     pub(super) said_last: bool,
     pub(super) awaited: Vec<Awaited>,
@@ -150,6 +152,7 @@ impl Owned {
             told: false,
             settled: false,
             unclean: false,
+            given_up: false,
             said_last: false,
             awaited: Vec::new(),
             parting: None,

@@ -130,6 +130,12 @@ impl Core {
             // They end as if the client had been there for a moment.
             Stage::Claiming | Stage::Asking | Stage::Setting | Stage::Publishing => {}
             Stage::Serving => self.part(key, parting),
+            Stage::Closing if owned.given_up => {
+                if let Some(parting) = parting.filter(|_| owned.has_set) {
+                    self.leave_behind(key, parting.state);
+                }
+                self.finish_if_possible(key);
+            }
             Stage::Closing => {
                 // W3: where a fenced session stands is written before the next watermark.
                 if let Some(parting) = parting.filter(|parting| parting.state.expiry_s > 0) {
@@ -142,6 +148,16 @@ impl Core {
                 self.finish_if_possible(key);
             }
         }
+    }
+
+    /// Writes what a session is that this node gave up. Should it be fenced, that is read by nobody (F3).
+    fn leave_behind(&mut self, key: u64, mut state: SessionState) {
+        let Some(owned) = self.owned.get_mut(&key) else { return };
+        state.due = owned.state.as_ref().map(|state| state.due.clone()).unwrap_or_default();
+        let nothing_to_keep = state.expiry_s == 0 && state.will.is_none() && state.due.is_empty();
+        state.life = if nothing_to_keep { Life::Deleted } else { Life::Disconnected { since_ms: 0 } };
+        owned.state = Some(Box::new(state));
+        self.write_set(key);
     }
 
     fn part(&mut self, key: u64, parting: Option<Box<Parting>>) {
@@ -317,6 +333,7 @@ impl Core {
             || owned.port.is_some()
             || owned.epoch.is_none()
             || owned.parting.is_some()
+            || owned.given_up && owned.awaited.iter().any(|awaited| awaited.version == owned.version)
             || matches!(owned.publishing, Some(Publishing::Appended { .. } | Publishing::Open));
         if waits {
             return;
