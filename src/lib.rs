@@ -36,7 +36,14 @@
 //!    waits: who has no room lags and reads from Kafka later what it missed.
 //! 4. The connection hands it to the session ([`session::Input::Deliver`]), whose window decides when it is sent.
 //!
-//! # A SUBSCRIBE
+//! # A CONNECT that takes a session over from another node
+//! 1. [`session::Effect::Claim`] → [`node::steward::StewardHandle::claim`]: a claim with a new nonce is appended.
+//! 2. Every node applies it ([`ledger::sessions::Sessions::apply`]); what it does to a session that a node has is
+//!    [`ledger::claim::Claim`]'s to say. The loser's connection gets 0x8E, its last word follows its last append.
+//! 3. The claimer inherits ([`ledger::sessions::Sessions::inherited`]) and writes its own set, one record.
+//! 4. Read back with no other claim before it: [`session::Input::Granted`], CONNACK, [`session::Effect::Resume`].
+//!
+//! //! # A SUBSCRIBE
 //! 1. [`session::Effect::Follow`] → [`node::fanout::FanoutHandle::follow`]: the filters are in the trie at once, what
 //!    they match is held.
 //! 2. One question for the ends of their partitions, shared by all who subscribe meanwhile ([`journal::Journal::ends`]).

@@ -15,6 +15,7 @@ mod looking;
 mod marks;
 mod owned;
 mod parting;
+mod routes;
 mod take_over;
 
 use std::collections::VecDeque;
@@ -30,20 +31,18 @@ use self::commands::{Command, Commands};
 use self::core::Core;
 pub use self::core::{Identity, Limits};
 use self::effect::{Effect, Input, Log};
+use self::routes::{Routes, look_through};
 use super::replay::Replay;
 use super::writer::{AckRouter, NOBODY, Writer};
 use crate::clock;
 use crate::journal::{
     Batch, Isolation, NotTaken, Offset, Partition, SharedJournal, Tail, TailEvent, Ticket, TopicIndex,
 };
-use crate::ledger::ids::{Incarnation, Nonce, Origin, Place, Token, topic_number};
+use crate::ledger::ids::{Incarnation, Nonce, Origin, Token};
 use crate::ledger::rules::Rules;
-use crate::ledger::state::Will;
-use crate::message::{self, Header, RecordRef, headers};
+use crate::message::{Header, RecordRef, headers};
 use crate::ops::tasks;
 use crate::route::mapping::Mapping;
-use crate::route::partition::partition_of;
-use crate::session::OwnedPublish;
 
 /// Tickets of the steward's appends.
 pub(super) const STEWARD: u64 = u64::MAX - 2;
@@ -53,8 +52,6 @@ const ANSWERS_MAX: usize = 64;
 const TICK_MS: u64 = 250;
 /// The key of records that readers drop, the same for all.
 const FENCE_KEY: &[u8] = b"mqtt-fence";
-/// Bytes of one read of a look-up.
-const SCAN_BYTES_MAX: usize = 1024 * 1024;
 /// A question that failed is asked again after so long.
 const ASK_AGAIN_MS: u64 = 200;
 /// A fence may take so long before it is tried again.
@@ -101,55 +98,6 @@ enum Asked {
     Will(u64),
     /// The sample for W's tokens.
     Tokens,
-}
-
-/// Where topics live.
-struct Routes {
-    journal: SharedJournal,
-    mapping: Arc<Mapping>,
-    token_tick: Arc<AtomicU32>,
-}
-
-impl Routes {
-    fn of_topic(&self, topic: &str) -> Option<(Partition, Place)> {
-        let (mapped, key) = self.mapping.to_kafka(topic);
-        let topic = TopicIndex(mapped.0);
-        let partitions = self.journal.partitions(topic);
-        if partitions == 0 {
-            return None;
-        }
-        let partition = Partition { topic, number: partition_of(&key, partitions) };
-        Some((partition, self.place_of(partition)?))
-    }
-
-    fn place_of(&self, partition: Partition) -> Option<Place> {
-        let topic = topic_number(self.journal.topic_id(partition.topic)?);
-        Some(Place { topic, partition: partition.number })
-    }
-
-    fn partition_of(&self, place: Place) -> Option<Partition> {
-        self.message_partitions().into_iter().find(|partition| self.place_of(*partition) == Some(place))
-    }
-
-    fn place_of_will(&self, will: &Will) -> Option<Place> {
-        let publish = OwnedPublish::from_frame(will.publish.clone());
-        let topic = publish.publish()?.topic.to_owned();
-        self.of_topic(&topic).map(|(_, place)| place)
-    }
-
-    /// Every partition of every kafka topic with messages.
-    fn message_partitions(&self) -> Vec<Partition> {
-        let topics = u16::try_from(self.mapping.kafka_topics().len()).unwrap_or(u16::MAX);
-        let of = |topic| {
-            let topic = TopicIndex(topic);
-            (0..self.journal.partitions(topic)).map(move |number| Partition { topic, number })
-        };
-        (0..topics).flat_map(of).collect()
-    }
-
-    fn tick(&self) -> &AtomicU32 {
-        &self.token_tick
-    }
 }
 
 /// What the journal answered.
@@ -521,31 +469,5 @@ impl Steward {
             // An actor that is gone needs no answer.
             let _ = answers_to.send(Answer::Fenced { incarnation, everywhere: failed.is_none() }).await;
         });
-    }
-}
-
-/// The tokens of `nonces` from `from` to the high watermark as it is now, uncommitted records included.
-async fn look_through(journal: &SharedJournal, partition: Partition, from: Offset, nonces: &[Nonce]) -> Vec<Token> {
-    let mut found = Vec::new();
-    let mut next = from;
-    let mut end = None;
-    loop {
-        let answer = match journal.read(partition, next, SCAN_BYTES_MAX, Isolation::ReadUncommitted).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::debug!(%error, ?partition, "a look-up waits");
-                tokio::time::sleep(Duration::from_millis(ASK_AGAIN_MS)).await;
-                continue;
-            }
-        };
-        let end = *end.get_or_insert(answer.ends.high_watermark);
-        for record in answer.batches.iter().flatten() {
-            let token = message::token(record.headers()).and_then(Token::from_bytes);
-            found.extend(token.filter(|token| nonces.contains(&token.nonce)));
-        }
-        if answer.next >= end || answer.next <= next && answer.batches.is_empty() {
-            return found;
-        }
-        next = answer.next.max(next);
     }
 }
