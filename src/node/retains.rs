@@ -58,6 +58,11 @@ impl Retains {
         true
     }
 
+    /// Whether it is one of these.
+    pub fn has(&self, ticket: Ticket) -> bool {
+        self.lock().contains_key(&ticket)
+    }
+
     /// Takes it out: it has become an obligation of the fan-out, or it was not written.
     pub fn take(&self, ticket: Ticket) -> Option<Retain> {
         let mut waiting = self.lock();

@@ -350,8 +350,14 @@ impl AckRouter {
                     }
                 }
                 Outcome::Refused(_) => drop(self.retains.take(*ticket)),
-                // It may be in the log: it keeps the mark below it until somebody else has looked (R4a).
-                Outcome::Unknown => {}
+                // It may be in the log: it keeps the mark below it until that is known (R4a).
+                Outcome::Unknown => {
+                    if self.retains.has(*ticket)
+                        && let Some(others) = self.others.get()
+                    {
+                        others.fanout.doubt_retain(*ticket, group.partition);
+                    }
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::journal::{Outcome, Ticket};
+use crate::journal::{Outcome, Partition, Ticket};
 use crate::ledger::ids::Place;
 use crate::mqtt::{ClientId, PacketId, TopicFilter};
 use crate::node::connections::ConnectionId;
@@ -37,6 +37,8 @@ pub(super) enum Command {
     Begin,
     /// A retain-flagged publish is in the log.
     Retain(Ticket),
+    /// Nobody knows whether a retain-flagged publish is in the log.
+    DoubtRetain(Ticket, Partition),
     /// What became of an append to `mqtt.retained`.
     Retained(u64, Outcome),
     /// The mailbox of a lagging connection has room again.
@@ -141,6 +143,11 @@ impl FanoutHandle {
     /// A retain-flagged publish is in the log (R1).
     pub fn retain(&self, ticket: Ticket) {
         self.commands.push(Command::Retain(ticket));
+    }
+
+    /// Nobody knows whether a retain-flagged publish is in the log.
+    pub(in crate::node) fn doubt_retain(&self, ticket: Ticket, partition: Partition) {
+        self.commands.push(Command::DoubtRetain(ticket, partition));
     }
 
     /// What became of an append to `mqtt.retained`.

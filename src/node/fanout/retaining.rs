@@ -8,6 +8,7 @@
 //! The first marks come before the first message of a client: whoever reads a record of this node's in `mqtt.retained`
 //! has read that there is such a node, and a keeper knows from where to look.
 
+mod doubts;
 mod duties;
 mod writing;
 
@@ -63,6 +64,8 @@ pub(super) enum RetainedAnswer {
     Sample(Vector),
     /// What a dead node had appended with the retain flag.
     Looked { dead: Incarnation, found: duties::FoundRetains },
+    /// What this node had appended of what was in doubt in a partition of messages.
+    Decided { partition: Partition, found: duties::FoundRetains },
 }
 
 /// A topic's record was applied; whoever has just subscribed may want it.
@@ -106,6 +109,8 @@ pub(super) struct Retaining {
     unmarked: BTreeSet<u32>,
     mark_writes: BTreeMap<u64, u32>,
     next_mark: u64,
+    /// Retain-flagged publishes of unknown fate.
+    doubts: doubts::Doubts,
     /// There was no room for an append.
     stalled: bool,
     /// Partitions of `mqtt.retained` whose marks changed.
@@ -148,6 +153,7 @@ impl Retaining {
             unmarked: BTreeSet::new(),
             mark_writes: BTreeMap::new(),
             next_mark: writing::FIRST_MARK,
+            doubts: doubts::Doubts::default(),
             stalled: false,
             marked: BTreeSet::new(),
         }
@@ -191,6 +197,7 @@ impl Retaining {
             }
             RetainedAnswer::Sample(ends) => self.on_sample(ends),
             RetainedAnswer::Looked { dead, found } => self.on_looked(dead, found),
+            RetainedAnswer::Decided { partition, found } => self.on_decided(partition, &found),
         }
     }
 
@@ -336,12 +343,13 @@ impl Retaining {
 
     /// Whether something failed and is to be tried again soon.
     pub(super) fn is_resting(&self) -> bool {
-        self.writer.is_resting() || !self.unmarked.is_empty()
+        self.writer.is_resting() || !self.unmarked.is_empty() || self.doubts.is_open()
     }
 
     pub(super) fn on_rested(&mut self) {
         self.writer.rested();
         self.write_marks();
+        self.probe();
         self.work();
     }
 

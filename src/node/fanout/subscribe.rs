@@ -31,6 +31,11 @@ impl Fanout {
                     retaining.on_retain(ticket);
                 }
             }
+            Command::DoubtRetain(ticket, partition) => {
+                if let Some(retaining) = self.retaining.as_deref_mut() {
+                    retaining.on_doubt(ticket, partition);
+                }
+            }
             Command::Retained(sequence, outcome) => {
                 if let Some(retaining) = self.retaining.as_deref_mut() {
                     retaining.on_outcome(sequence, outcome);

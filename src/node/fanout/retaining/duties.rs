@@ -65,23 +65,32 @@ impl Retaining {
     fn look(&self, dead: Incarnation, from: Vector, partitions: BTreeSet<u32>) {
         tracing::info!(%dead, "looking for what a dead node owed to mqtt.retained");
         let producer_id = self.members.member(dead).map_or(-1, |member| member.node.producer_id);
-        let places = self.message_partitions().into_iter();
-        let places = places.filter_map(|partition| Some((partition, self.place_of(partition)?))).collect();
-        let look = Look {
-            journal: Arc::clone(&self.journal),
-            mapping: Arc::clone(&self.mapping),
-            producer_id,
-            from,
-            places,
-            belongs: partitions,
-            partitions: self.partitions().end,
-        };
+        let look = self.look_for(producer_id, self.message_partitions(), from, partitions);
         let answers_to = self.answers_to.clone();
         tasks::spawn("retained look-up", async move {
             let Some(found) = look.run().await else { return };
             // An actor that is gone needs no answer.
             let _ = answers_to.send(Answer::Retained(RetainedAnswer::Looked { dead, found })).await;
         });
+    }
+
+    pub(super) fn look_for(
+        &self,
+        producer_id: i64,
+        messages: Vec<Partition>,
+        from: Vector,
+        belongs: BTreeSet<u32>,
+    ) -> Look {
+        let places = messages.into_iter().filter_map(|partition| Some((partition, self.place_of(partition)?)));
+        Look {
+            journal: Arc::clone(&self.journal),
+            mapping: Arc::clone(&self.mapping),
+            producer_id,
+            from,
+            places: places.collect(),
+            belongs,
+            partitions: self.partitions().end,
+        }
     }
 
     pub(super) fn on_looked(&mut self, dead: Incarnation, found: FoundRetains) {
@@ -121,7 +130,7 @@ impl Retaining {
 }
 
 /// A walk through everything that a dead node may have left.
-struct Look {
+pub(super) struct Look {
     journal: SharedJournal,
     mapping: Arc<Mapping>,
     /// The dead node's: a foreign program's retain header retains nothing.
@@ -135,7 +144,7 @@ struct Look {
 
 impl Look {
     /// `None`: the journal is closed.
-    async fn run(self) -> Option<FoundRetains> {
+    pub(super) async fn run(self) -> Option<FoundRetains> {
         let mut found = FoundRetains::new();
         let partitions: Vec<Partition> = self.places.iter().map(|(partition, _)| *partition).collect();
         let ends = ends_of(&self.journal, &partitions).await?;

@@ -14,7 +14,7 @@ use crate::node::retains::Retain;
 use crate::node::writer::RETAINED;
 
 /// From here on a ticket's sequence names a mark.
-pub(super) const FIRST_MARK: u64 = 1 << 63;
+pub(super) const FIRST_MARK: u64 = 1 << 62;
 
 impl Retaining {
     /// R1: a retain-flagged message is in the log.
@@ -45,7 +45,7 @@ impl Retaining {
             if let Err(why) = taken {
                 self.stalled = why == NotTaken::Full;
                 let written = match why {
-                    NotTaken::TooLarge => self.given_up(&topic),
+                    NotTaken::TooLarge => self.given_up(),
                     NotTaken::Full | NotTaken::NoSuchPartition | NotTaken::Closed => Written::Not,
                 };
                 self.writer.on_outcome(&self.store, sequence, written);
@@ -53,13 +53,17 @@ impl Retaining {
         }
     }
 
-    fn given_up(&self, topic: &str) -> Written {
+    fn given_up(&self) -> Written {
         self.metrics.retained_refused.inc();
-        tracing::error!(topic, "Kafka does not take this message into mqtt.retained: it is not retained");
+        tracing::error!("mqtt.retained takes smaller records than the topics of messages: a message is not retained");
         Written::Never
     }
 
     pub(in crate::node::fanout) fn on_outcome(&mut self, sequence: u64, outcome: Outcome) {
+        if sequence >= super::doubts::FIRST_PROBE {
+            self.on_probe_outcome(sequence, outcome);
+            return;
+        }
         if sequence >= FIRST_MARK {
             self.on_mark_outcome(sequence, outcome);
             return;
@@ -67,10 +71,14 @@ impl Retaining {
         let written = match outcome {
             Outcome::Written(offset) => Written::At(offset.0),
             Outcome::Unknown => Written::Unknown,
-            Outcome::Refused(Refusal::TooLarge | Refusal::NotAuthorized | Refusal::Invalid) => {
-                self.given_up("(named by the journal's own log)")
-            }
-            Outcome::Refused(Refusal::NoSuchPartition | Refusal::Deadline | Refusal::Fenced) => Written::Not,
+            Outcome::Refused(Refusal::TooLarge) => self.given_up(),
+            Outcome::Refused(
+                Refusal::NotAuthorized
+                | Refusal::Invalid
+                | Refusal::NoSuchPartition
+                | Refusal::Deadline
+                | Refusal::Fenced,
+            ) => Written::Not,
         };
         self.writer.on_outcome(&self.store, sequence, written);
         self.work();
