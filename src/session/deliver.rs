@@ -138,6 +138,12 @@ impl Outbound {
         self.in_flight.push_back(entry);
     }
 
+    /// A message that an earlier connection was sent will not come again.
+    pub(super) fn resume_open(&mut self, OpenDelivery { packet_id, origin, .. }: OpenDelivery) {
+        let entry = InFlight { packet_id, stage: Stage::Pubrec, counts: false, tick: 0, origin: Some(origin) };
+        self.in_flight.push_back(entry);
+    }
+
     fn next_id(&mut self, reserved: Option<&Durable>) -> PacketId {
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
@@ -207,6 +213,9 @@ impl Session {
     pub(super) fn on_deliver(&mut self, delivery: Delivery, wall_ms: i64, effects: &mut Effects) {
         if self.phase != Phase::Connected {
             return;
+        }
+        if let Some(origin) = delivery.origin {
+            self.let_go_before(origin, effects);
         }
         let known = match (self.durable.as_deref_mut(), delivery.origin) {
             (Some(durable), Some(origin)) => durable.recognise(origin, delivery.qos),
@@ -309,8 +318,7 @@ impl Session {
             && let Some(open) = resumed.take_open(packet_id)
         {
             // It came before the message was sent again, which is not needed any more.
-            let origin = Some(open.origin);
-            self.deliveries.push(InFlight { packet_id, stage: Stage::Pubrec, counts: false, tick: 0, origin });
+            self.deliveries.resume_open(open);
         }
         let stage = self.deliveries.find(packet_id).map(|entry| entry.stage);
         match stage {
@@ -333,7 +341,7 @@ impl Session {
     }
 
     /// The client has the message: it is never sent again.
-    fn release(&mut self, packet_id: PacketId, effects: &mut Effects) {
+    pub(super) fn release(&mut self, packet_id: PacketId, effects: &mut Effects) {
         let stage = match self.durable_mut() {
             Some(durable) => {
                 let version = durable.outbound.write();

@@ -145,6 +145,9 @@ impl Session {
 
     /// Written at once, whatever is on its way: the node's next watermark waits for it (W3), and nobody else does.
     pub(super) fn on_positions(&mut self, following: bool, from: Vec<(Place, i64)>, effects: &mut Effects) {
+        if following {
+            self.let_go_caught_up(&from, effects);
+        }
         let Some(durable) = self.durable.as_deref_mut().filter(|durable| durable.is_durable()) else { return };
         durable.following = following;
         let position = durable.position_before(&from, self.deliveries.unrecorded());

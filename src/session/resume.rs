@@ -74,14 +74,15 @@ impl Resumed {
         }
     }
 
-    /// Messages of a partition come in order: what was to come before `origin` is not in the log any more, or no
-    /// subscription wants it. True if an open delivery is among it.
-    fn forget_before(&mut self, origin: Origin) -> bool {
-        let passed = |other: Origin| other.place == origin.place && other.offset < origin.offset;
-        let before = self.open.len();
-        self.open.retain(|open| !passed(open.origin));
-        self.in_flight.retain(|&(_, sent)| !passed(sent));
-        self.open.len() < before
+    /// Takes out what will not come any more. Returns the open deliveries among it.
+    fn forget(&mut self, will_not_come: impl Fn(Origin) -> bool) -> Vec<OpenDelivery> {
+        self.in_flight.retain(|&(_, sent)| !will_not_come(sent));
+        if !self.open.iter().any(|open| will_not_come(open.origin)) {
+            return Vec::new();
+        }
+        let (gone, open) = std::mem::take(&mut self.open).into_iter().partition(|open| will_not_come(open.origin));
+        self.open = open;
+        gone
     }
 }
 
@@ -89,9 +90,6 @@ impl Durable {
     /// What a message is that is about to be delivered.
     pub(super) fn recognise(&mut self, origin: Origin, qos: QoS) -> Recognised {
         if let Some(resumed) = self.resumed.as_deref_mut() {
-            if resumed.forget_before(origin) {
-                self.outbound.change();
-            }
             let known = resumed.take(origin, qos);
             if resumed.is_empty() {
                 self.resumed = None;
@@ -122,6 +120,32 @@ impl Durable {
 }
 
 impl Session {
+    /// Messages of a partition come in order: what was to come again before `origin` is not in the log any more, or no
+    /// subscription wants it.
+    pub(super) fn let_go_before(&mut self, origin: Origin, effects: &mut Effects) {
+        self.let_go(|other| other.place == origin.place && other.offset < origin.offset, effects);
+    }
+
+    /// The session has caught up to `from`, and nothing waits on its way: what was to come again does not.
+    pub(super) fn let_go_caught_up(&mut self, from: &[(Place, i64)], effects: &mut Effects) {
+        let is_behind = |other: Origin| from.iter().any(|&(place, at)| other.place == place && other.offset < at);
+        self.let_go(is_behind, effects);
+    }
+
+    /// What was to come again and will not: the client may have it, and waits for its PUBREL.
+    fn let_go(&mut self, will_not_come: impl Fn(Origin) -> bool, effects: &mut Effects) {
+        let Some(durable) = self.durable.as_deref_mut() else { return };
+        let Some(resumed) = durable.resumed.as_deref_mut() else { return };
+        let gone = resumed.forget(will_not_come);
+        if resumed.is_empty() {
+            durable.resumed = None;
+        }
+        for open in gone {
+            self.deliveries.resume_open(open);
+            self.release(open.packet_id, effects);
+        }
+    }
+
     pub(super) fn on_granted(&mut self, now: Instant, grant: Grant, effects: &mut Effects) {
         if self.phase != Phase::Claiming {
             return;

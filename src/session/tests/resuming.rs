@@ -349,13 +349,27 @@ fn a_pubrec_before_the_message_was_sent_again_is_enough() {
     assert!(script.deliver_at(9, QoS::ExactlyOnce).is_empty());
 }
 
+/// Because of retention, or because its subscription ended: the client may have it and waits for PUBREL.
 #[test]
-fn an_open_message_that_is_not_in_the_log_any_more_is_forgotten_when_a_later_one_comes() {
+fn an_open_message_that_will_not_come_again_is_released_when_a_later_one_comes() {
     let mut script = resumed(at_20(vec![open(4, 9, false), open(5, 12, false)], vec![(id(6), at(21))]));
-    script.deliver_at(10, QoS::ExactlyOnce);
+    let (record, Part::Outbound(state)) = persist(&script.deliver_at(10, QoS::ExactlyOnce)) else { panic!() };
+    assert_eq!(state.open, [open(5, 12, false), open(4, 9, true)]);
+    assert_eq!(sent(&script.persisted(record)), ["PUBREL 4"]);
+    script.packet(pubcomp(4));
     let parting = script.parting(Input::SocketClosed);
     assert_eq!(parting.state.outbound.open, [open(5, 12, false)]);
     assert_eq!(parting.unacked, [(id(6), at(21))]);
+}
+
+#[test]
+fn open_messages_that_did_not_come_are_released_when_the_session_has_caught_up() {
+    let mut script = resumed(at_20(vec![open(4, 9, false), open(5, 32, false)], vec![]));
+    let effects = script.input(Input::Positions { following: true, from: vec![(PLACE, 30)] });
+    let records: Vec<_> = persists(&effects);
+    let record = records.iter().find(|(_, part)| matches!(part, Part::Outbound(_))).unwrap().0;
+    assert_eq!(sent(&script.persisted(record)), ["PUBREL 4"]);
+    assert_eq!(sent(&script.deliver_at(32, QoS::ExactlyOnce)), ["PUBLISH 5 q2 dup"]);
 }
 
 #[test]
