@@ -100,6 +100,8 @@ pub(super) struct Owned {
     pub(super) unclean: bool,
     /// F was appended, and waits to be read.
     pub(super) said_last: bool,
+    /// The client said goodbye, or was sent away: F says so, too.
+    pub(super) no_will: bool,
     pub(super) awaited: Vec<Awaited>,
     /// Of the connection that is gone, while appends of it have no outcome.
     pub(super) parting: Option<Box<Parting>>,
@@ -151,6 +153,7 @@ impl Owned {
             settled: false,
             unclean: false,
             said_last: false,
+            no_will: false,
             awaited: Vec::new(),
             parting: None,
             uncertain: false,
