@@ -9,7 +9,7 @@ use millrace::clock;
 use millrace::journal::kafka::KafkaJournal;
 use millrace::journal::{AckGroup, AckSink, Journal, NotTaken, Outcome, Ticket};
 use millrace::ledger::ids::{Epoch, Incarnation, Nonce, Place, topic_number};
-use millrace::ledger::record::{ClientKey, Slot, claim, key, last, set};
+use millrace::ledger::record::{ClientKey, LastWord, Slot, claim, key, last, set};
 use millrace::ledger::state::{Life, Position, SessionState, SubscriptionState};
 use millrace::message::RecordRef;
 use millrace::mqtt::TopicFilter;
@@ -127,7 +127,7 @@ impl Seeder<'_> {
         let epoch = Epoch { generation: self.arguments.generation, offset };
         let value = set(epoch, self.incarnation, 1, &self.state(number)?);
         self.append(u64::MAX, number, &key(&client, own, Slot::Set), Some(&value)).await?;
-        self.append(u64::MAX, number, &key(&client, own, Slot::Final), Some(&last(None))).await?;
+        self.append(u64::MAX, number, &key(&client, own, Slot::Final), Some(&last(&LastWord::default()))).await?;
         if let Some(before) = number.checked_sub(self.arguments.count) {
             for slot in [Slot::Claim, Slot::Set, Slot::Final] {
                 self.append(u64::MAX, number, &key(&client, nonce(before), slot), None).await?;

@@ -50,6 +50,16 @@ pub struct SetRecord {
     pub state: SessionState,
 }
 
+/// F: a nonce accepts nothing more, and nothing of it is in flight.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastWord {
+    /// The exact final QoS 2 state, if its node knew it.
+    pub inbound: Option<Inbound>,
+    /// The client said goodbye, or its node sent it away: the will that was armed under this nonce is not to be published,
+    /// also by a claim that came before the set that says so.
+    pub no_will: bool,
+}
+
 /// A node's watermark in a partition of `mqtt.sessions`, W (DESIGN §5.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watermark {
@@ -96,9 +106,9 @@ pub fn part(version: u32, part: &Part) -> Vec<u8> {
     }
 }
 
-/// Value of F: with the exact final QoS 2 state, if it is known.
-pub fn last(inbound: Option<&Inbound>) -> Vec<u8> {
-    wire::Final { inbound: inbound.map(convert::inbound) }.encode_to_vec()
+/// Value of F.
+pub fn last(word: &LastWord) -> Vec<u8> {
+    wire::Final { inbound: word.inbound.as_ref().map(convert::inbound), no_will: word.no_will }.encode_to_vec()
 }
 
 /// Value of W.
@@ -153,13 +163,14 @@ pub fn decode_part(kind: PartKind, value: &[u8]) -> Option<(u32, Part)> {
     })
 }
 
-/// Of F: `Some(None)` where the final QoS 2 state is not known.
-pub fn decode_last(value: &[u8]) -> Option<Option<Inbound>> {
+/// Of F.
+pub fn decode_last(value: &[u8]) -> Option<LastWord> {
     let last = wire::Final::decode(value).ok()?;
-    match last.inbound {
-        Some(inbound) => convert::inbound_back(inbound).map(Some),
-        None => Some(None),
-    }
+    let inbound = match last.inbound {
+        Some(inbound) => Some(convert::inbound_back(inbound)?),
+        None => None,
+    };
+    Some(LastWord { inbound, no_will: last.no_will })
 }
 
 /// Of W.

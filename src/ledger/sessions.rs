@@ -11,7 +11,7 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use answers::{Absent, ClaimInfo, Inherited, LastWord, Owner};
+pub use answers::{Absent, ClaimInfo, Inherited, Owner};
 
 use self::client::{Content, Watch};
 use self::table::{Number, Table};

@@ -22,6 +22,8 @@ on_both_journals![
     a_take_over_leaves_a_delayed_will_unpublished,
     disconnect_with_will_waits_for_the_delay,
     a_drain_takes_wills_away_for_good,
+    a_drain_takes_wills_of_clients_away_that_are_elsewhere_at_once,
+    a_disconnect_takes_the_will_of_a_client_away_that_is_elsewhere_at_once,
     another_node_publishes_the_will_of_a_session_whose_node_is_gone,
     wills_of_many_clients_that_break_at_once_come_once_each,
 ];
@@ -235,6 +237,38 @@ fn a_drain_takes_wills_away_for_good(place: &Place) {
     let asked = lasting(V5, "mortal-1");
     RawClient::resumed(&observer, &asked, true).leave();
     assert_eq!(wills(place), ["later"]);
+}
+
+/// They are at the next node before the log says what became of them at the last one.
+fn a_drain_takes_wills_of_clients_away_that_are_elsewhere_at_once(place: &Place) {
+    let (next, node) = (place.start(), place.start());
+    let ids: Vec<String> = (0..50).map(|number| format!("mortal-{number}")).collect();
+    let clients: Vec<_> = ids.iter().map(|id| RawClient::resumed(&node, &with_will(id, 0, LONG_S), false)).collect();
+    node.drain();
+    std::thread::scope(|threads| {
+        for (mut client, id) in clients.into_iter().zip(&ids) {
+            let next = &next;
+            threads.spawn(move || {
+                client.expect_end(ReasonCode::ServerShuttingDown);
+                RawClient::resumed(next, &lasting(V5, id), true).leave();
+            });
+        }
+    });
+    node.ended();
+    next.write_down();
+    assert_eq!(wills(place), [""; 0]);
+}
+
+/// [MQTT-3.1.2-10, 3.14.4-3]: DISCONNECT came before the next CONNECT, whatever the log says.
+fn a_disconnect_takes_the_will_of_a_client_away_that_is_elsewhere_at_once(place: &Place) {
+    let nodes = [place.start(), place.start()];
+    for (round, lasts) in (0..50).flat_map(|round| [(round, true), (round, false)]) {
+        let id = format!("mortal-{lasts}");
+        let expiry_s = if lasts { LONG_S } else { 0 };
+        RawClient::connected_with(&nodes[round % 2], &with_will(&id, 0, expiry_s)).leave();
+    }
+    nodes.iter().for_each(TestNode::write_down);
+    assert_eq!(wills(place), [""; 0]);
 }
 
 /// The client broke off before its node left: the will is due, whoever is there by then.

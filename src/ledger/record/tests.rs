@@ -136,8 +136,10 @@ fn a_client_key_tells_what_it_is_made_of() {
 fn values_of_claims_and_finals_are_as_documented() {
     assert_bytes(&claim(incarnation(1)), &format!("0a10 {NODE}"));
     assert_bytes(&keeper_claim(incarnation(1), nonce(7)), &format!("0a10 {NODE} 1210 {NONCE}"));
-    assert_bytes(&last(None), "");
-    assert_bytes(&last(Some(&Inbound { high: 2, ..Inbound::default() })), "0a02 0802");
+    assert_bytes(&last(&LastWord::default()), "");
+    let inbound = Some(Inbound { high: 2, ..Inbound::default() });
+    assert_bytes(&last(&LastWord { inbound, no_will: false }), "0a02 0802");
+    assert_bytes(&last(&LastWord { inbound: None, no_will: true }), "1001");
 }
 
 // What the parts of `full()` are as protobuf, tag by tag.
@@ -259,7 +261,7 @@ fn fields_of_later_versions_are_passed_over() {
     assert_eq!(decode_claim(&more(claim(incarnation(1)))), decode_claim(&claim(incarnation(1))));
     let bytes = set(Epoch::default(), incarnation(1), 2, &full());
     assert_eq!(decode_set(&more(bytes.clone())), decode_set(&bytes));
-    assert_eq!(decode_last(&more(last(None))), Some(None));
+    assert_eq!(decode_last(&more(last(&LastWord::default()))), Some(LastWord::default()));
 }
 
 #[test]
@@ -289,9 +291,11 @@ proptest! {
     #[test]
     fn last_words_and_watermarks_come_back(
         inbound in proptest::option::of(arbitrary::inbound()),
+        no_will in any::<bool>(),
         value in arbitrary::watermark(),
     ) {
-        prop_assert_eq!(decode_last(&last(inbound.as_ref())), Some(inbound));
+        let word = LastWord { inbound, no_will };
+        prop_assert_eq!(decode_last(&last(&word)), Some(word));
         prop_assert_eq!(decode_watermark(&watermark(&value)), Some(value));
     }
 

@@ -101,6 +101,8 @@ pub(super) struct DuePart {
 pub(super) struct Final {
     #[prost(message, optional, tag = "1")]
     pub inbound: Option<Inbound>,
+    #[prost(bool, tag = "2")]
+    pub no_will: bool,
 }
 
 /// W.

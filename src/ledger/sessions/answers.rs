@@ -6,9 +6,9 @@ use super::client::{Claim, Client, Run};
 use super::table::Number;
 use super::{ClaimKind, Sessions};
 use crate::ledger::ids::{Epoch, Incarnation, Nonce};
-use crate::ledger::record::{self, ClientKey, Watermark};
+use crate::ledger::record::{self, ClientKey, LastWord, Watermark};
 use crate::ledger::rules::{Rule, Rules};
-use crate::ledger::state::{Inbound, Life, Position, SessionState};
+use crate::ledger::state::{Life, Position, SessionState};
 
 /// Who owns a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +38,6 @@ pub struct ClaimInfo {
     pub counted: bool,
     /// F: it has nothing in flight and never will.
     pub is_final: bool,
-}
-
-/// F of a nonce.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LastWord {
-    /// The exact final QoS 2 state, if its node knew it.
-    pub inbound: Option<Inbound>,
 }
 
 /// What a claim takes over (F3).
@@ -113,7 +106,7 @@ impl Sessions {
     /// F of a nonce, if it was written.
     pub fn last_word(&self, client: &ClientKey, nonce: Nonce) -> Option<LastWord> {
         let last = self.clients.get(client)?.run(nonce)?.last.as_ref()?;
-        Some(LastWord { inbound: record::decode_last(last)? })
+        record::decode_last(last)
     }
 
     /// The claims below an epoch that are neither final nor of a fenced node: something of theirs may still land.

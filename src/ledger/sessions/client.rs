@@ -288,7 +288,9 @@ impl Client {
                 Some(_) | None => {}
             }
         }
-        if let Some(inbound) = run.last.as_ref().and_then(|last| record::decode_last(last)).flatten() {
+        if let Some(inbound) =
+            run.last.as_ref().and_then(|last| record::decode_last(last)).and_then(|last| last.inbound)
+        {
             of(inbound);
         }
         found.extend(run.set.as_ref().map(|set| set.incarnation));

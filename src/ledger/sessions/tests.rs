@@ -7,7 +7,7 @@ mod tidying;
 use super::*;
 use crate::ledger::arbitrary::{incarnation, nonce};
 use crate::ledger::ids::Place;
-use crate::ledger::record::key;
+use crate::ledger::record::{LastWord, key};
 use crate::ledger::rules::Rule;
 use crate::ledger::state::{DueWill, Inbound, Life, Part, Position, SessionState, Unresolved, Will};
 
@@ -59,7 +59,7 @@ impl Log {
     }
 
     fn f(&mut self, n: u8) -> Applied {
-        self.put(&key(&car(), nonce(n), Slot::Final), Some(&record::last(None)))
+        self.put(&key(&car(), nonce(n), Slot::Final), Some(&record::last(&LastWord::default())))
     }
 
     fn w(&mut self, node: u8, done: &[(Place, i64)]) -> Applied {
@@ -254,7 +254,7 @@ fn a_claim_is_settled_only_when_every_lower_one_is_final_or_fenced() {
     assert!(!log.is_open_below(1, &[]), "nothing is lower");
     let claims = log.sessions.claims(&car());
     assert_eq!(claims.iter().map(|claim| claim.is_final).collect::<Vec<_>>(), [true, false, false]);
-    assert_eq!(log.sessions.last_word(&car(), nonce(1)), Some(LastWord { inbound: None }));
+    assert_eq!(log.sessions.last_word(&car(), nonce(1)), Some(LastWord::default()));
     assert_eq!(log.sessions.last_word(&car(), nonce(2)), None);
 }
 

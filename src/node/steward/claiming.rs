@@ -11,7 +11,7 @@ use super::owned::{Owned, Port, Purpose, Stage};
 use super::take_over::{is_alive, new_state, take_over};
 use crate::ledger::claim::{Decision, Event};
 use crate::ledger::ids::{Epoch, Nonce, Origin};
-use crate::ledger::record::{self, ClientKey, Key, Slot};
+use crate::ledger::record::{self, ClientKey, Key, LastWord, Slot};
 use crate::ledger::rules::Rule;
 use crate::ledger::sessions::Inherited;
 use crate::ledger::state::{DueWill, Inbound, Will};
@@ -355,10 +355,12 @@ impl Core {
         let fenced = |incarnation| self.members.is_fenced(incarnation);
         let partition = owned.partition;
         let litter = ledger.owner_litter(&owned.client, owned.nonce, &fenced);
-        // Whoever comes after this nonce may need the last words of those that its record still calls unresolved.
+        // Whoever comes after this nonce may need the last words of those that its record still calls unresolved, and of
+        // those whose wills are due.
         let found = ledger.inherited(&owned.client);
         let unresolved = found.iter().flat_map(|found| &found.state.inbound.unresolved);
-        let needed: BTreeSet<Nonce> = unresolved.map(|unresolved| unresolved.nonce).collect();
+        let due = found.iter().flat_map(|found| &found.state.due).map(|due| due.will.nonce);
+        let needed: BTreeSet<Nonce> = unresolved.map(|unresolved| unresolved.nonce).chain(due).collect();
         let is_needed = |litter: &Vec<u8>| match record::parse(litter) {
             Ok(Key::Of { nonce, slot, .. }) => {
                 needed.contains(&nonce) && matches!(slot, Slot::Claim | Slot::KeeperClaim | Slot::Final)
@@ -431,13 +433,16 @@ impl Core {
     }
 
     pub(super) fn final_of(&self, key: u64, nonce: Nonce) -> Option<Inbound> {
+        self.last_word(key, nonce)?.inbound
+    }
+
+    pub(super) fn last_word(&self, key: u64, nonce: Nonce) -> Option<LastWord> {
         let owned = self.owned.get(&key)?;
-        self.ledgers.get(owned.partition as usize)?.last_word(&owned.client, nonce)?.inbound
+        self.ledgers.get(owned.partition as usize)?.last_word(&owned.client, nonce)
     }
 
     /// Whether a nonce said its last word.
     pub(super) fn has_ended(&self, key: u64, nonce: Nonce) -> bool {
-        let last = |owned: &Owned| self.ledgers.get(owned.partition as usize)?.last_word(&owned.client, nonce);
-        self.owned.get(&key).and_then(last).is_some()
+        self.last_word(key, nonce).is_some()
     }
 }

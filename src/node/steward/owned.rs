@@ -102,6 +102,8 @@ pub(super) struct Owned {
     pub(super) given_up: bool,
     /// F was appended, and waits to be read.
     pub(super) said_last: bool,
+    /// The client said goodbye, or was sent away: F says so, too.
+    pub(super) no_will: bool,
     pub(super) awaited: Vec<Awaited>,
     /// Of the connection that is gone, while appends of it have no outcome.
     pub(super) parting: Option<Box<Parting>>,
@@ -154,6 +156,7 @@ impl Owned {
             unclean: false,
             given_up: false,
             said_last: false,
+            no_will: false,
             awaited: Vec::new(),
             parting: None,
             uncertain: false,

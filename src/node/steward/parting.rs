@@ -6,7 +6,7 @@ use super::owned::{Awaited, Owned, Publishing, Stage};
 use crate::journal::{Outcome, Refusal};
 use crate::ledger::claim::Event;
 use crate::ledger::ids::Token;
-use crate::ledger::record::{self, Slot};
+use crate::ledger::record::{self, LastWord, Slot};
 use crate::ledger::rules::Rule;
 use crate::ledger::state::{Life, Part, SessionState};
 use crate::node::connections::ConnectionId;
@@ -137,6 +137,8 @@ impl Core {
                 self.finish_if_possible(key);
             }
             Stage::Closing => {
+                let goodbye = |parting: &Box<Parting>| matches!(parting.cause, PartCause::Normal | PartCause::Drained);
+                owned.no_will |= parting.as_ref().is_some_and(goodbye);
                 // W3: where a fenced session stands is written before the next watermark.
                 if let Some(parting) = parting.filter(|parting| parting.state.expiry_s > 0) {
                     let position = parting.state.position.clone();
@@ -171,6 +173,7 @@ impl Core {
         let ends = state.expiry_s == 0;
         let will = match cause {
             PartCause::Normal | PartCause::Drained => {
+                owned.no_will = true;
                 state.will = None;
                 None
             }
@@ -213,6 +216,10 @@ impl Core {
             return;
         }
         let (will, from) = (due.will.clone(), due.from);
+        if self.last_word(key, will.nonce).is_some_and(|word| word.no_will) {
+            self.published(key);
+            return;
+        }
         if will.nonce == owned.nonce || !self.rules.holds(Rule::V3) {
             self.append_will(key);
             return;
@@ -359,8 +366,8 @@ impl Core {
             self.append(Why::Session(key), Log::Sessions, partition, claim, None);
             return;
         }
-        let last = owned.state.as_ref().map(|state| state.inbound.clone());
-        let value = record::last(last.as_ref());
+        let inbound = owned.state.as_ref().map(|state| state.inbound.clone());
+        let value = record::last(&LastWord { inbound, no_will: owned.no_will });
         if let Some(owned) = self.owned.get_mut(&key) {
             owned.said_last = true;
         }

@@ -81,7 +81,10 @@ fn records(steps: &[(u8, u8, Step)]) -> Vec<Record> {
                 (key(&client, own, Slot::Set), Some(record::set(epoch, node(*n), version, state)))
             }
             Step::Part(part) => (key(&client, own, Slot::Part(part.kind())), Some(record::part(version, part))),
-            Step::Final(inbound) => (key(&client, own, Slot::Final), Some(record::last(inbound.as_ref()))),
+            Step::Final(inbound) => (
+                key(&client, own, Slot::Final),
+                Some(record::last(&LastWord { inbound: inbound.clone(), no_will: *of == 1 })),
+            ),
             Step::Watermark(watermark) => (record::watermark_key(node(*n)), Some(record::watermark(watermark))),
             Step::NoWatermark => (record::watermark_key(node(*n)), None),
             Step::Tombstone(slot) => (key(&client, own, only_own(*slot)), None),
