@@ -69,24 +69,24 @@ mod tests {
     use crate::history::Message;
 
     fn wrong(seen: &[(&str, u32)]) -> usize {
-        wrong_after(history(vec![]), false, seen)
+        wrong_after(&history(vec![]), false, seen)
     }
 
-    fn wrong_after(history: History, appends_may_be_unknown: bool, seen: &[(&str, u32)]) -> usize {
+    fn wrong_after(history: &History, appends_may_be_unknown: bool, seen: &[(&str, u32)]) -> usize {
         let mut log = log(&[("a", name(1)), ("a", name(2)), ("b", name(3)), ("b", Name::Clear), ("a", name(4))]);
         log.written.iter_mut().take(4).for_each(|written| written.retain = true);
         let retained = |&(topic, number): &(&str, u32)| Message { retain: true, ..message(number, topic, 1) };
         let probed = vec![("a node", Ok(seen.iter().map(retained).collect()))];
-        found(|f| check(&history, &log, appends_may_be_unknown, &probed, f)).len()
+        found(|f| check(history, &log, appends_may_be_unknown, &probed, f)).len()
     }
 
     #[test]
     fn one_of_unknown_fate_need_not_be_the_newest_but_none_before_the_last_that_is_certain_is() {
         let acked = |number| history(vec![acked(&message(number, "a", 1))]);
-        assert_eq!(wrong_after(acked(1), true, &[("a", 1), ("b", 3)]), 0);
-        assert_eq!(wrong_after(acked(1), true, &[("a", 2)]), 0);
-        assert_eq!(wrong_after(acked(1), true, &[]), 1);
-        assert_eq!(wrong_after(acked(2), true, &[("a", 1)]), 1);
+        assert_eq!(wrong_after(&acked(1), true, &[("a", 1), ("b", 3)]), 0);
+        assert_eq!(wrong_after(&acked(1), true, &[("a", 2)]), 0);
+        assert_eq!(wrong_after(&acked(1), true, &[]), 1);
+        assert_eq!(wrong_after(&acked(2), true, &[("a", 1)]), 1);
     }
 
     #[test]

@@ -69,6 +69,7 @@ struct Habits {
     clean_start_permille: u64,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "what a client is in the middle of, each by itself")]
 pub(crate) struct Client {
     index: usize,
     cluster: Arc<Cluster>,

@@ -50,7 +50,8 @@ impl Retaining {
         for partition in due {
             let sequence = FIRST_PROBE | doubts.next;
             let fence = [Header { name: headers::FENCE, value: Some(b"") }];
-            let record = RecordRef { key: Some(FENCE_KEY), value: None, headers: &fence, timestamp_ms: clock::wall_ms() };
+            let record =
+                RecordRef { key: Some(FENCE_KEY), value: None, headers: &fence, timestamp_ms: clock::wall_ms() };
             if self.journal.append(Ticket { owner: RETAINED, sequence }, partition, &record).is_ok() {
                 doubts.next += 1;
                 doubts.probes.insert(sequence, partition);
