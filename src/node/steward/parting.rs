@@ -137,8 +137,8 @@ impl Core {
                 self.finish_if_possible(key);
             }
             Stage::Closing => {
-                let goodbye = |parting: &Box<Parting>| matches!(parting.cause, PartCause::Normal | PartCause::Drained);
-                owned.no_will |= parting.as_ref().is_some_and(goodbye);
+                let goodbye = |parting: &Parting| matches!(parting.cause, PartCause::Normal | PartCause::Drained);
+                owned.no_will |= parting.as_deref().is_some_and(goodbye);
                 // W3: where a fenced session stands is written before the next watermark.
                 if let Some(parting) = parting.filter(|parting| parting.state.expiry_s > 0) {
                     let position = parting.state.position.clone();
