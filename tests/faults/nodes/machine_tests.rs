@@ -50,7 +50,7 @@ fn handle(machine: &mut Machine, packet: &Packet<'_>) -> Out {
     out
 }
 
-fn message<'a>(packet_id: u16, number: &'a str, dup: bool) -> Packet<'a> {
+fn message(packet_id: u16, number: &str, dup: bool) -> Packet<'_> {
     let delivery = Delivery::ExactlyOnce(id(packet_id));
     let properties = PublishProperties::default();
     Packet::Publish(Publish { dup, delivery, retain: false, topic: "nodes/0", properties, payload: number.as_bytes() })
