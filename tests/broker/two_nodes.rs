@@ -181,16 +181,19 @@ fn qos_2_deliveries_go_on_at_the_other_node(place: &Place) {
             let mut newer = RawClient::resumed(&nodes[round % 2], &asked, true);
             client.expect_end(ReasonCode::SessionTakenOver);
             // PUBCOMP is recorded with whatever comes next: PUBREL for an id that is free does no harm.
-            let mut releases = Vec::new();
+            let mut released_ids = Vec::new();
             let again = loop {
                 let frame = newer.expect();
                 match frame.packet() {
-                    Packet::PubRel(release) => releases.push(release.packet_id.get()),
+                    Packet::PubRel(release) => released_ids.push(release.packet_id.get()),
                     Packet::Publish(_) => break frame.message(),
                     other => panic!("{other:?}"),
                 }
             };
-            assert!(releases.contains(&id_of(released)) && !releases.contains(&id_of(open)), "{releases:?}");
+            assert!(
+                released_ids.contains(&id_of(released)) && !released_ids.contains(&id_of(open)),
+                "{released_ids:?}"
+            );
             assert_eq!(again, Message { dup: true, ..open.clone() });
             newer.expect_nothing_before_pingresp();
             client = newer;
