@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::duties::FoundRetains;
 use super::{Answer, RetainedAnswer, Retaining};
 use crate::clock;
-use crate::journal::kafka::FENCE_KEY;
 use crate::journal::{Outcome, Partition, Ticket};
 use crate::ledger::retained::Rank;
 use crate::ledger::retained::store::Entry;
 use crate::ledger::retained::writer::Obligation;
 use crate::message::{Header, RecordRef, headers};
 use crate::node::retains::Retain;
+use crate::node::steward::FENCE_KEY;
 use crate::node::writer::RETAINED;
 use crate::ops::tasks;
 
@@ -50,7 +50,8 @@ impl Retaining {
         for partition in due {
             let sequence = FIRST_PROBE | doubts.next;
             let fence = [Header { name: headers::FENCE, value: Some(b"") }];
-            let record = RecordRef { key: Some(FENCE_KEY), value: None, headers: &fence, timestamp_ms: clock::wall_ms() };
+            let record =
+                RecordRef { key: Some(FENCE_KEY), value: None, headers: &fence, timestamp_ms: clock::wall_ms() };
             if self.journal.append(Ticket { owner: RETAINED, sequence }, partition, &record).is_ok() {
                 doubts.next += 1;
                 doubts.probes.insert(sequence, partition);
