@@ -16,6 +16,7 @@ use super::matching::matches;
 use super::store::{Applied, Cursor, Entry, Store};
 use crate::ledger::ids::{Incarnation, Origin};
 use crate::ledger::rules::{Rule, Rules};
+use crate::message::Message;
 use crate::mqtt::TopicFilter;
 
 /// Topics of messages since the start that are remembered; beyond that nothing late is sent.
@@ -57,7 +58,7 @@ impl Window {
                 self.is_walked = true;
                 return None;
             };
-            let topic = entry.message().map(crate::message::Message::topic).unwrap_or_default();
+            let topic = entry.message().map(Message::topic).unwrap_or_default();
             if self.still_wants(topic, entry.best()) {
                 return Some((cursor, entry));
             }

@@ -51,7 +51,7 @@ const ANSWERS_MAX: usize = 64;
 /// The core's clock ticks.
 const TICK_MS: u64 = 250;
 /// The key of records that readers drop, the same for all.
-const FENCE_KEY: &[u8] = b"mqtt-fence";
+pub(super) const FENCE_KEY: &[u8] = b"mqtt-fence";
 /// A question that failed is asked again after so long.
 const ASK_AGAIN_MS: u64 = 200;
 /// A fence may take so long before it is tried again.

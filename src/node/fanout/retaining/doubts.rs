@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::duties::FoundRetains;
 use super::{Answer, RetainedAnswer, Retaining};
 use crate::clock;
-use crate::journal::kafka::FENCE_KEY;
 use crate::journal::{Outcome, Partition, Ticket};
 use crate::ledger::retained::Rank;
 use crate::ledger::retained::store::Entry;
 use crate::ledger::retained::writer::Obligation;
 use crate::message::{Header, RecordRef, headers};
 use crate::node::retains::Retain;
+use crate::node::steward::FENCE_KEY;
 use crate::node::writer::RETAINED;
 use crate::ops::tasks;
 
