@@ -21,8 +21,7 @@ pub(crate) struct Features {
 impl Features {
     pub(crate) const ALL: Self = Self { persistent: true, qos2: true, retained: true, wills: true, takeover: true };
     /// What the nodes can do.
-    pub(crate) const NOW: Self =
-        Self { persistent: false, qos2: false, retained: false, wills: false, takeover: false };
+    pub(crate) const NOW: Self = Self::ALL;
 
     /// Those whose names are in `text`, separated by commas; `all` is all of them.
     pub(crate) fn parse(text: &str) -> Self {

@@ -36,7 +36,7 @@ impl Findings {
 
     /// One line.
     pub(crate) fn summary(&self) -> String {
-        let first = self.0.first().map_or("", |(_, what)| what.as_str());
+        let first = self.0.first().and_then(|(_, what)| what.lines().next()).unwrap_or_default();
         let mut checks: Vec<_> = self.0.iter().map(|(check, _)| *check).collect();
         checks.dedup();
         format!("{} ({} in all): {first}", checks.join(", "), self.0.len())
