@@ -27,7 +27,7 @@ pub async fn quick(scene: &mut Scene) {
     pause(scene, 0, 3).await;
 }
 
-/// All of it.
+/// All that sessions survive: 55 kills.
 pub async fn whole(scene: &mut Scene) {
     kills(scene).await;
     pauses(scene).await;
@@ -35,7 +35,6 @@ pub async fn whole(scene: &mut Scene) {
     cuts(scene).await;
     foreign_transaction(scene).await;
     kafka_still(scene).await;
-    sessions_gone(scene).await;
     kills(scene).await;
 }
 
@@ -168,7 +167,8 @@ pub async fn foreign_transaction(scene: &mut Scene) {
     }
 }
 
-/// The kafka topic of sessions is deleted and made again: sessions begin anew, messages stay.
+/// The kafka topic of sessions is deleted and made again: sessions begin anew, messages stay, and the new sessions survive
+/// their nodes as the old ones did.
 pub async fn sessions_gone(scene: &mut Scene) {
     scene.note("the kafka topic of sessions is deleted");
     scene.recorder.deed(Deed::SessionsDeleted);
@@ -184,6 +184,11 @@ pub async fn sessions_gone(scene: &mut Scene) {
     }
     scene.wait_all_served("after the sessions were deleted").await;
     scene.recorder.deed(Deed::SessionsBack);
+    for node in 0..NODES {
+        kill(scene, node, 500..1_000).await;
+        scene.wait_ready(node).await;
+        scene.wait_all_served("with new sessions").await;
+    }
 }
 
 async fn kill(scene: &mut Scene, node: usize, down_ms: std::ops::Range<u64>) {
