@@ -285,9 +285,10 @@ impl Core {
                     self.serve(key);
                 }
             }
-            Stage::Publishing if owned.version == version => self.publish_next(key),
+            // Perhaps it waited for an older record, whose fate was unknown until now.
+            Stage::Publishing => self.publish_next(key),
             Stage::Closing => self.finish_if_possible(key),
-            Stage::Claiming | Stage::Asking | Stage::Setting | Stage::Serving | Stage::Publishing => {}
+            Stage::Claiming | Stage::Asking | Stage::Setting | Stage::Serving => {}
         }
     }
 

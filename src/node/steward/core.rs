@@ -352,9 +352,7 @@ impl Core {
             Outcome::Written(_) => {}
             Outcome::Unknown => self.doubt(pending),
             Outcome::Refused(_) if owned.is_fenced() && !owned.said_last && !owned.given_up => {}
-            Outcome::Refused(Refusal::Deadline) => {
-                self.append_again(pending);
-            }
+            Outcome::Refused(Refusal::Deadline) => self.append_missing(pending),
             Outcome::Refused(why) => {
                 tracing::error!(%why, client = owned.client.client_id(), "a state record was refused");
                 self.evict(key, ReasonCode::ServerBusy);

@@ -10,7 +10,7 @@ use super::effect::{Effect, Log};
 use super::owned::Publishing;
 use crate::journal::{Offset, Outcome, Partition};
 use crate::ledger::ids::Token;
-use crate::ledger::record::{self, Key, Slot};
+use crate::ledger::record::{self, Key, PartKind, Slot};
 
 /// A probe that failed is repeated after so long.
 const PROBE_AGAIN_MS: i64 = 1_000;
@@ -90,7 +90,7 @@ impl Core {
         self.doubts.refused = later;
         for (_, pending) in due {
             if self.is_missing(&pending) {
-                self.append_again(pending);
+                self.append_missing(pending);
             }
         }
         let is_due = |probe: Probe| match probe {
@@ -151,10 +151,24 @@ impl Core {
         }
         for pending in settled {
             if self.is_missing(&pending) {
-                self.append_again(pending);
+                self.append_missing(pending);
             }
         }
         self.tick_doubts();
+    }
+
+    /// Appends again what is certainly not in the log, unless that would put an older position in the place of a newer one.
+    pub(super) fn append_missing(&mut self, pending: Pending) {
+        let Why::Session(key) = pending.why else { return };
+        let is_position =
+            matches!(record::parse(&pending.key), Ok(Key::Of { slot: Slot::Part(PartKind::Position), .. }));
+        let Some(owned) = self.owned.get_mut(&key) else { return };
+        if is_position && pending.version < Some(owned.position_version) {
+            owned.awaited.retain(|awaited| Some(awaited.version) != pending.version);
+            self.publish_next(key);
+            return;
+        }
+        self.append_again(pending);
     }
 
     fn is_missing(&self, pending: &Pending) -> bool {

@@ -86,6 +86,8 @@ pub(super) struct Owned {
     pub(super) epoch: Option<Epoch>,
     /// Of the last record.
     pub(super) version: u32,
+    /// Of the last position.
+    pub(super) position_version: u32,
     /// What the set is made of; the parts that a served session changed are its own.
     pub(super) state: Option<Box<SessionState>>,
     /// A set of this nonce was appended.
@@ -148,6 +150,7 @@ impl Owned {
             claim: Claim::new(rules),
             epoch: None,
             version: 0,
+            position_version: 0,
             state: None,
             has_set: false,
             session_present: false,

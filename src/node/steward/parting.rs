@@ -40,6 +40,9 @@ impl Core {
         let now_ms = self.now_ms;
         let Some(owned) = self.owned.get_mut(&key) else { return };
         let version = owned.next_version();
+        if matches!(part, Part::Position(_)) {
+            owned.position_version = version;
+        }
         let record_key = record::key(&owned.client, owned.nonce, Slot::Part(part.kind()));
         owned.awaited.push(Awaited { version, sequence, since_ms: now_ms });
         let partition = owned.partition;
