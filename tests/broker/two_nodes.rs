@@ -136,7 +136,9 @@ fn unacknowledged_messages_come_again_at_the_other_node_with_their_ids(place: &P
                 assert_eq!(client.expect_unacknowledged(), Message { dup: true, ..message.clone() });
             }
         }
-        open.iter().for_each(|message| client.acknowledge(message));
+        for message in &open {
+            client.acknowledge(message);
+        }
         client.expect_nothing_before_pingresp();
         client.leave();
     }
@@ -175,7 +177,9 @@ fn qos_2_deliveries_go_on_at_the_other_node(place: &Place) {
         let mut client = RawClient::resumed(&nodes[0], &asked, false);
         client.subscribe("a", QoS::ExactlyOnce);
         let mut publisher = RawClient::connected(&nodes[0], V5, "publisher");
-        ["done", "released", "open"].iter().for_each(|text| publisher.publish_exactly_once("a", text));
+        for text in ["done", "released", "open"] {
+            publisher.publish_exactly_once("a", text);
+        }
         let messages: Vec<_> = (0..3).map(|_| client.expect_unacknowledged()).collect();
         let [done, released, open] = messages.as_slice() else { panic!() };
         client.acknowledge(done);
@@ -185,16 +189,16 @@ fn qos_2_deliveries_go_on_at_the_other_node(place: &Place) {
             let mut newer = RawClient::resumed(&nodes[round % 2], &asked, true);
             client.expect_end(ReasonCode::SessionTakenOver);
             // PUBCOMP is recorded with whatever comes next: PUBREL for an id that is free does no harm.
-            let mut releases = Vec::new();
+            let mut pubrels = Vec::new();
             let again = loop {
                 let frame = newer.expect();
                 match frame.packet() {
-                    Packet::PubRel(release) => releases.push(release.packet_id.get()),
+                    Packet::PubRel(release) => pubrels.push(release.packet_id.get()),
                     Packet::Publish(_) => break frame.message(),
                     other => panic!("{other:?}"),
                 }
             };
-            assert!(releases.contains(&id_of(released)) && !releases.contains(&id_of(open)), "{releases:?}");
+            assert!(pubrels.contains(&id_of(released)) && !pubrels.contains(&id_of(open)), "{pubrels:?}");
             assert_eq!(again, Message { dup: true, ..open.clone() });
             newer.expect_nothing_before_pingresp();
             client = newer;
