@@ -45,10 +45,10 @@ fn clients_of_a_killed_node_go_on_and_its_wills_come_once(place: &Place) {
     }
     publisher.release(1);
     publisher.expect_pubcomp(1);
-    publisher.send_publish(&publish_2(3, "a", b"without pubrec"));
     let messages: Vec<_> = (0..2).map(|_| subscriber.expect_unacknowledged()).collect();
     subscriber.receive_id(id_of(&messages[0]));
     subscriber.expect_pubrel(id_of(&messages[0]));
+    publisher.send_publish(&publish_2(3, "a", b"without pubrec"));
     let mortal = [
         with_will(connect(V311, "clean"), "clean", None),
         with_will(lasting(V5, "lasting"), "lasting", Some(0)),
@@ -79,7 +79,9 @@ fn clients_of_a_killed_node_go_on_and_its_wills_come_once(place: &Place) {
     (2..=4).for_each(|id| publisher.release(id));
     (2..=4).for_each(|id| publisher.expect_pubcomp(id));
     (0..3).for_each(|_| drop(mourner.expect_message()));
-    ["without pubrec", "never sent"].iter().for_each(|text| drop(subscriber.expect_text("a", text)));
+    for text in ["without pubrec", "never sent"] {
+        drop(subscriber.expect_text("a", text));
+    }
     let wanted = ["clean", "delayed", "lasting", "never sent", "released", "unreleased", "without pubrec"];
     assert_eq!(records(watcher, &next), wanted);
 }
