@@ -45,10 +45,10 @@ fn clients_of_a_killed_node_go_on_and_its_wills_come_once(place: &Place) {
     }
     publisher.release(1);
     publisher.expect_pubcomp(1);
-    publisher.send_publish(&publish_2(3, "a", b"without pubrec"));
     let messages: Vec<_> = (0..2).map(|_| subscriber.expect_unacknowledged()).collect();
     subscriber.receive_id(id_of(&messages[0]));
     subscriber.expect_pubrel(id_of(&messages[0]));
+    publisher.send_publish(&publish_2(3, "a", b"without pubrec"));
     let mortal = [
         with_will(connect(V311, "clean"), "clean", None),
         with_will(lasting(V5, "lasting"), "lasting", Some(0)),

@@ -46,9 +46,10 @@ fn a_whole_conversation_may_come_in_one_write(place: &Place) {
     let node = place.start();
     for version in ALL_VERSIONS {
         let mut subscriber = RawClient::subscribed(&node, version, "a/#", QoS::AtLeastOnce);
+        let client_id = format!("hasty-{version:?}");
         let mut client = RawClient::open(&node, version);
         let packets = [
-            Packet::Connect(Box::new(connect(version, "hasty"))),
+            Packet::Connect(Box::new(connect(version, &client_id))),
             subscribe(1, "b", QoS::AtLeastOnce),
             Packet::Publish(publish_1(2, "a/1", b"1")),
             Packet::Publish(publish("a/1", b"2")),
