@@ -100,11 +100,15 @@ fn pubrecs_and_pubcomps_come_in_the_order_of_what_they_answer(place: &Place) {
             let publish = |id: &u16| Packet::Publish(publish_2(*id, topics[usize::from(*id) % topics.len()], b"x"));
             let bytes: Vec<u8> = ids.iter().flat_map(|id| publisher.wire(&publish(id))).collect();
             publisher.send_bytes(&bytes);
-            ids.iter().for_each(|id| publisher.expect_pubrec(*id));
+            for id in &ids {
+                publisher.expect_pubrec(*id);
+            }
             let bytes: Vec<u8> =
                 ids.iter().flat_map(|id| publisher.wire(&Packet::PubRel(ack(packet_id(*id))))).collect();
             publisher.send_bytes(&bytes);
-            ids.iter().for_each(|id| publisher.expect_pubcomp(*id));
+            for id in &ids {
+                publisher.expect_pubcomp(*id);
+            }
         }
     }
 }
@@ -236,9 +240,15 @@ fn pubrels_come_in_the_order_of_the_pubrecs(place: &Place) {
         }
         let ids = ids_of_messages(&mut subscriber, &["1", "2", "3"]);
         let order = [ids[1], ids[0], ids[2]];
-        order.iter().for_each(|id| subscriber.receive_id(*id));
-        order.iter().for_each(|id| subscriber.expect_pubrel(*id));
-        order.iter().for_each(|id| subscriber.complete_id(*id));
+        for id in &order {
+            subscriber.receive_id(*id);
+        }
+        for id in &order {
+            subscriber.expect_pubrel(*id);
+        }
+        for id in &order {
+            subscriber.complete_id(*id);
+        }
         subscriber.expect_nothing_before_pingresp();
     }
 }

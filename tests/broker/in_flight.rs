@@ -68,9 +68,13 @@ fn unacknowledged_messages_come_again_in_order_with_their_ids(place: &Place) {
             subscriber.expect_nothing_before_pingresp();
             subscriber.vanish(&node);
             subscriber = RawClient::connected_with(&node, &asked);
-            open.iter().for_each(|message| expect_again(&mut subscriber, message));
+            for message in &open {
+                expect_again(&mut subscriber, message);
+            }
         }
-        open.iter().for_each(|message| subscriber.acknowledge(message));
+        for message in &open {
+            subscriber.acknowledge(message);
+        }
         publisher.publish("a", "marker");
         assert!(!subscriber.expect_text("a", "marker").dup);
     }
@@ -87,7 +91,9 @@ fn new_messages_come_behind_those_that_come_again_and_under_other_ids(place: &Pl
         subscriber.vanish(&node);
         (3..6).for_each(|number| publisher.publish("a", number.to_string()));
         let mut subscriber = RawClient::connected_with(&node, &asked);
-        open.iter().for_each(|message| expect_again(&mut subscriber, message));
+        for message in &open {
+            expect_again(&mut subscriber, message);
+        }
         for number in 3..6 {
             let message = subscriber.expect_unacknowledged();
             assert_eq!((message.text(), message.dup), (number.to_string().as_str(), false));
@@ -107,9 +113,13 @@ fn a_qos_2_message_without_pubrec_comes_again_with_its_id(place: &Place) {
         for _ in 0..3 {
             subscriber.vanish(&node);
             subscriber = RawClient::connected_with(&node, &asked);
-            open.iter().for_each(|message| expect_again(&mut subscriber, message));
+            for message in &open {
+                expect_again(&mut subscriber, message);
+            }
         }
-        open.iter().for_each(|message| subscriber.acknowledge(message));
+        for message in &open {
+            subscriber.acknowledge(message);
+        }
         publisher.publish_exactly_once("a", "marker");
         assert!(!subscriber.expect_text("a", "marker").dup);
     }
@@ -131,10 +141,14 @@ fn after_pubrec_only_pubrel_comes_again(place: &Place) {
         for _ in 0..3 {
             subscriber.vanish(&node);
             subscriber = RawClient::connected_with(&node, &asked);
-            open[..2].iter().for_each(|message| subscriber.expect_pubrel(id_of(message)));
+            for message in &open[..2] {
+                subscriber.expect_pubrel(id_of(message));
+            }
             expect_again(&mut subscriber, &open[2]);
         }
-        open[..2].iter().for_each(|message| subscriber.complete_id(id_of(message)));
+        for message in &open[..2] {
+            subscriber.complete_id(id_of(message));
+        }
         subscriber.acknowledge(&open[2]);
         publisher.publish_exactly_once("a", "marker");
         assert!(!subscriber.expect_text("a", "marker").dup);
@@ -247,7 +261,9 @@ fn an_acknowledgement_of_what_came_again_is_for_good(place: &Place) {
         while !open.is_empty() {
             subscriber.vanish(&node);
             subscriber = RawClient::connected_with(&node, &asked);
-            open.iter().for_each(|message| expect_again(&mut subscriber, message));
+            for message in &open {
+                expect_again(&mut subscriber, message);
+            }
             subscriber.acknowledge(&open.remove(0));
             subscriber.expect_nothing_before_pingresp();
         }

@@ -417,7 +417,9 @@ fn a_new_subscriber_misses_nothing_and_gets_nothing_twice_while_others_publish(p
             })
             .collect();
         publishing.join().unwrap();
-        watching.into_iter().for_each(|watching| watching.join().unwrap());
+        for watching in watching {
+            watching.join().unwrap();
+        }
     });
 }
 

@@ -300,7 +300,9 @@ fn thousands_of_messages_published_while_away_come_in_order(place: &Place) {
         let records: Vec<ForeignRecord> = texts.iter().map(|text| record("n/a", text)).collect();
         place.write_to(&place.default_topic(), 0, &records);
         let mut client = RawClient::resumed(&node, &lasting(version, &client_id), true);
-        texts.iter().for_each(|text| drop(client.expect_text("n/a", text)));
+        for text in &texts {
+            drop(client.expect_text("n/a", text));
+        }
         RawClient::connected(&node, V5, "publisher").publish("n/a", "marker");
         client.expect_text("n/a", "marker");
     }

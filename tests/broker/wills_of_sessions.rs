@@ -230,7 +230,9 @@ fn a_drain_takes_wills_away_for_good(place: &Place) {
         RawClient::resumed(&node, &with_will(&client_id, delay_s, LONG_S), false)
     });
     node.drain();
-    clients.iter_mut().for_each(|client| client.expect_end(ReasonCode::ServerShuttingDown));
+    for client in &mut clients {
+        client.expect_end(ReasonCode::ServerShuttingDown);
+    }
     node.ended();
     wait_for_a_later_will(&observer, &mut watcher, "later");
     // One that came back is not reminded of it.
