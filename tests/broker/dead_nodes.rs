@@ -4,9 +4,13 @@ use millrace::mqtt::packet::{Connect, Publish, QoS};
 
 use crate::fixture::{Place, TestNode};
 use crate::packets::{V5, V311, connect, lasting, publish_2, will};
-use crate::raw::{Message, RawClient};
+use crate::raw::{Message, PATIENCE, RawClient};
 
-on_both_journals![clients_of_a_killed_node_go_on_and_its_wills_come_once, a_killed_cluster_goes_on];
+on_both_journals![
+    clients_of_a_killed_node_go_on_and_its_wills_come_once,
+    a_killed_cluster_goes_on,
+    what_was_acknowledged_before_the_last_watermark_does_not_come_again,
+];
 
 fn id_of(message: &Message) -> u16 {
     message.delivery.packet_id().unwrap().get()
@@ -109,4 +113,36 @@ fn a_killed_cluster_goes_on(place: &Place) {
     RawClient::connected(&next, V5, "publisher").publish_exactly_once("a", "2");
     client.expect_text("a", "2");
     assert_eq!(records(watcher, &next), ["2", "gone"]);
+}
+
+/// MQTT5 §4.3.2 allows that it does; the watermarks of a node, one in five seconds, say from where on it may.
+fn what_was_acknowledged_before_the_last_watermark_does_not_come_again(place: &Place) {
+    const WATERMARKS: &str = "millrace_watermarks_total";
+    let (next, dying) = (place.start(), place.start());
+    let asked = lasting(V5, "survivor");
+    let mut client = RawClient::resumed(&dying, &asked, false);
+    client.subscribe("a", QoS::AtLeastOnce);
+    let mut publisher = RawClient::connected(&next, V5, "publisher");
+    // Each watermark says where the tail was at the one before.
+    for text in ["0", "1"] {
+        let before = dying.metric(WATERMARKS);
+        publisher.publish("a", text);
+        client.expect_text("a", text);
+        client.expect_nothing_before_pingresp();
+        let give_up = millrace::clock::now() + PATIENCE;
+        while dying.metric(WATERMARKS) <= before {
+            assert!(millrace::clock::now() < give_up, "there is no watermark");
+            std::thread::yield_now();
+        }
+    }
+    dying.write_down();
+    dying.kill();
+    publisher.publish("a", "new");
+    let mut client = RawClient::resumed(&next, &asked, true);
+    let mut message = client.expect_message();
+    if message.text() == "1" {
+        message = client.expect_message();
+    }
+    assert_eq!(message.text(), "new");
+    client.expect_nothing_before_pingresp();
 }

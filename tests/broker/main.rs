@@ -12,6 +12,7 @@
 
 #[macro_use]
 mod fixture;
+mod frame;
 mod packets;
 mod process;
 mod programs;

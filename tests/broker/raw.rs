@@ -1,7 +1,6 @@
 //! A client that does what a test says, packet by packet or byte by byte, and nothing on its own.
 
 use std::collections::VecDeque;
-use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,9 +11,11 @@ use millrace::mqtt::head::{Sender, frame_head};
 use millrace::mqtt::packet::{
     ConnAck, Connect, Delivery, Packet, PacketId, ProtocolVersion, Publish, QoS, SubscribeOptions,
 };
-use millrace::mqtt::{ReasonCode, decode, encode};
+use millrace::mqtt::{ReasonCode, encode};
 
 use crate::fixture::TestNode;
+use crate::frame::unexpected;
+pub(crate) use crate::frame::{Frame, Message};
 use crate::packets::{
     ack, connect, disconnect, disconnect_with_expiry, packet_id, publish, publish_1, publish_2, subscribe_with,
     unsubscribe,
@@ -24,7 +25,7 @@ use crate::packets::{
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// A dead node is evicted after ten seconds and more.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A socket that speaks one version.
 pub(crate) struct RawClient {
@@ -34,79 +35,6 @@ pub(crate) struct RawClient {
     /// Packets that came before the one that was waited for.
     early: VecDeque<Frame>,
     last_id: u16,
-}
-
-/// A whole packet of the server.
-pub(crate) struct Frame {
-    bytes: Vec<u8>,
-    version: ProtocolVersion,
-}
-
-impl Frame {
-    /// The packet.
-    #[track_caller]
-    pub(crate) fn packet(&self) -> Packet<'_> {
-        match decode::packet(&self.bytes, Some(self.version), Sender::Server) {
-            Ok(packet) => packet,
-            Err(error) => panic!("the server sent {:02x?}: {error}", self.bytes),
-        }
-    }
-
-    /// The PUBLISH that it is.
-    #[track_caller]
-    pub(crate) fn message(&self) -> Message {
-        match self.packet() {
-            Packet::Publish(publish) => Message::of(&publish),
-            other => unexpected(&other, "PUBLISH"),
-        }
-    }
-}
-
-/// A PUBLISH of the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Message {
-    pub(crate) topic: String,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) delivery: Delivery,
-    pub(crate) dup: bool,
-    pub(crate) retain: bool,
-    pub(crate) payload_is_utf8: Option<bool>,
-    pub(crate) expiry_s: Option<u32>,
-    pub(crate) content_type: Option<String>,
-    pub(crate) response_topic: Option<String>,
-    pub(crate) correlation_data: Option<Vec<u8>>,
-    pub(crate) user_properties: Vec<(String, String)>,
-    pub(crate) subscription_ids: Vec<u32>,
-}
-
-impl Message {
-    fn of(publish: &Publish<'_>) -> Self {
-        let properties = &publish.properties;
-        Self {
-            topic: publish.topic.to_owned(),
-            payload: publish.payload.to_vec(),
-            delivery: publish.delivery,
-            dup: publish.dup,
-            retain: publish.retain,
-            payload_is_utf8: properties.payload_is_utf8,
-            expiry_s: properties.message_expiry_s,
-            content_type: properties.content_type.map(str::to_owned),
-            response_topic: properties.response_topic.map(str::to_owned),
-            correlation_data: properties.correlation_data.map(<[u8]>::to_vec),
-            user_properties: properties.user_properties.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
-            subscription_ids: properties.subscription_ids.iter().collect(),
-        }
-    }
-
-    /// Its QoS.
-    pub(crate) fn qos(&self) -> QoS {
-        self.delivery.qos()
-    }
-
-    /// Its payload as text.
-    pub(crate) fn text(&self) -> &str {
-        std::str::from_utf8(&self.payload).unwrap()
-    }
 }
 
 impl RawClient {
@@ -300,7 +228,7 @@ impl RawClient {
             if let Some(bytes) = head.map(|head| head.frame_bytes()).filter(|bytes| *bytes <= self.received.len()) {
                 let rest = self.received.split_off(bytes);
                 let bytes = std::mem::replace(&mut self.received, rest);
-                return Some(Frame { bytes, version: self.version });
+                return Some(Frame::new(bytes, self.version));
             }
             if !self.receive() {
                 return None;
@@ -515,9 +443,4 @@ impl RawClient {
         // A socket that the server closed first is closed.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
-}
-
-#[track_caller]
-fn unexpected(packet: &impl Debug, wanted: &str) -> ! {
-    panic!("the server sent {packet:?} where {wanted} should come")
 }
