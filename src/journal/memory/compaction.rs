@@ -10,10 +10,12 @@ const ANY: Partition = Partition { topic: TopicIndex(0), number: 0 };
 
 impl PartitionLog {
     /// Leaves of each key the last record before the last stable offset; of tombstones only those written after
-    /// `tombstones_after_ms`; nothing of aborted transactions and nothing without a key. Offsets stay, so there are
+    /// `tombstones_after_ms`; everything from the first batch on that was written after `lag_from_ms`; nothing of aborted transactions and nothing without a key. Offsets stay, so there are
     /// holes. A batch left empty is kept if `keep_empty` says so, as Kafka does for the last batch of a producer.
-    pub(super) fn compact(&mut self, tombstones_after_ms: i64, mut keep_empty: impl FnMut() -> bool) {
-        let stable = self.readable_end(Isolation::ReadCommitted);
+    pub(super) fn compact(&mut self, tombstones_after_ms: i64, lag_from_ms: i64, mut keep_empty: impl FnMut() -> bool) {
+        let young = self.batches.iter().find(|batch| batch.written_at_ms > lag_from_ms).map(|batch| batch.base);
+        let readable = self.readable_end(Isolation::ReadCommitted);
+        let stable = young.map_or(readable, |young| young.min(readable));
         let views: Vec<_> = self.batches.iter().map(|batch| batch.hand_out(ANY, i64::MIN)).collect();
         let mut last = HashMap::new();
         for (batch, view) in self.batches.iter().zip(&views) {

@@ -222,8 +222,9 @@ impl MemoryLog {
         let Self { topics, dice, now_ms, .. } = self;
         let Some(topic) = topics.get_mut(place.slot) else { return };
         let tombstones_after_ms = now_ms.saturating_sub(topic.tombstones_kept_ms);
+        let lag_from_ms = now_ms.saturating_sub(topic.compaction_lag_ms);
         if let Some(log) = topic.partitions.get_mut(place.number as usize) {
-            log.compact(tombstones_after_ms, || dice.coin());
+            log.compact(tombstones_after_ms, lag_from_ms, || dice.coin());
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Topic {
     /// `message.timestamp.type` is `LogAppendTime`.
     pub(super) stamped: bool,
     pub(super) tombstones_kept_ms: i64,
+    /// `min.compaction.lag.ms`: younger records stay.
+    pub(super) compaction_lag_ms: i64,
     record_bytes_max: Option<usize>,
     /// Empty after it was deleted.
     pub(super) partitions: Vec<PartitionLog>,
@@ -34,6 +36,7 @@ impl Topic {
             tombstones_kept_ms: config("delete.retention.ms")
                 .and_then(|ms| ms.parse().ok())
                 .unwrap_or(TOMBSTONES_KEPT_MS),
+            compaction_lag_ms: config("min.compaction.lag.ms").and_then(|ms| ms.parse().ok()).unwrap_or(0),
             record_bytes_max: config("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
             partitions: std::iter::repeat_with(PartitionLog::default).take(spec.partitions as usize).collect(),
             spec,

@@ -38,6 +38,22 @@ fn compaction_leaves_the_last_of_each_key_where_it_was() {
 }
 
 #[test]
+fn compaction_leaves_what_is_younger_than_the_lag() {
+    let config = [("cleanup.policy", "compact"), ("min.compaction.lag.ms", "1000")];
+    let (mut log, id) = log_with(FaultPlan::default(), Limits::default(), &config);
+    put(&mut log, id, 0, P0, "a");
+    put(&mut log, id, 1, P0, "a");
+    log.advance(0);
+    put(&mut log, id, 2, P0, "a");
+    log.advance(2000);
+    log.compact("t", 0);
+    assert_eq!(keys(&log, id, P0), ["a", "a"], "the last of those that are old enough, and the young one");
+    log.advance(4000);
+    log.compact("t", 0);
+    assert_eq!(keys(&log, id, P0), ["a"]);
+}
+
+#[test]
 fn compaction_takes_aborted_records_for_nothing_and_leaves_undecided_ones() {
     let (mut log, id) = compacted();
     put(&mut log, id, 0, P0, "a");
