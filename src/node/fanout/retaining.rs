@@ -111,6 +111,8 @@ pub(super) struct Retaining {
     next_mark: u64,
     /// Retain-flagged publishes of unknown fate.
     doubts: doubts::Doubts,
+    /// Ticks since a node has had a mark and no heartbeat.
+    unknown: BTreeMap<Incarnation, u32>,
     /// There was no room for an append.
     stalled: bool,
     /// Partitions of `mqtt.retained` whose marks changed.
@@ -154,6 +156,7 @@ impl Retaining {
             mark_writes: BTreeMap::new(),
             next_mark: writing::FIRST_MARK,
             doubts: doubts::Doubts::default(),
+            unknown: BTreeMap::new(),
             stalled: false,
             marked: BTreeSet::new(),
         }
@@ -247,7 +250,12 @@ impl Retaining {
             let topic = match Key::decode(key) {
                 Some(Key::Topic(topic)) if self.store.partition_of(topic) == partition => topic,
                 Some(Key::Mark(incarnation)) => {
-                    self.marks.apply(partition, incarnation, stored.value().and_then(record::decode_mark));
+                    let mark = stored.value().and_then(record::decode_mark);
+                    if mark.is_none() && incarnation == self.incarnation {
+                        // Somebody took this node for dead: the next sample is a mark again.
+                        self.sampler.forget_emitted();
+                    }
+                    self.marks.apply(partition, incarnation, mark);
                     self.marked.insert(partition);
                     continue;
                 }
@@ -314,6 +322,7 @@ impl Retaining {
             Standing::Replaying => return,
             Standing::Marking | Standing::Ready => {}
         }
+        self.count_unknown();
         self.keep();
         self.try_mark();
         self.sample();

@@ -21,6 +21,11 @@ use crate::ops::tasks;
 use crate::route::mapping::{MappedTopic, Mapping};
 use crate::route::partition::partition_of;
 
+/// A producer id that no record has.
+const NOBODYS: i64 = i64::MIN;
+/// A node that left a mark and no heartbeat for so many ticks died before it served.
+const UNKNOWN_TICKS_MAX: u32 = 12;
+
 /// Bytes of one read.
 const READ_BYTES_MAX: usize = 1024 * 1024;
 /// How long a read that failed rests before it is tried again.
@@ -41,13 +46,29 @@ impl Retaining {
         }
         let (members, me) = (&self.members, self.incarnation);
         let without_fence = !self.rules.holds(Rule::F9);
-        let is_over = |node| members.is_fenced(node) || without_fence && members.is_evicted(node);
+        let unknown = &self.unknown;
+        let is_over = |node| {
+            members.is_fenced(node)
+                || without_fence && members.is_evicted(node)
+                || unknown.get(&node).is_some_and(|ticks| *ticks >= UNKNOWN_TICKS_MAX)
+        };
         let is_kept = |partition| members.keeper_of(partition) == Some(me);
         for action in self.keeper.poll(&self.marks, &self.writer, is_over, is_kept) {
             match action {
                 Action::Look { dead, from, partitions } => self.look(dead, from, partitions),
                 Action::Finish { dead, partitions } => self.finish(dead, &partitions),
             }
+        }
+    }
+
+    /// Counts for how long nodes have had a mark and no heartbeat.
+    pub(super) fn count_unknown(&mut self) {
+        let marked = self.marks.partitions().flat_map(|partition| self.marks.in_partition(partition));
+        let unknown: BTreeSet<Incarnation> =
+            marked.map(|(node, _)| node).filter(|node| self.members.member(*node).is_none()).collect();
+        self.unknown.retain(|node, _| unknown.contains(node));
+        for node in unknown {
+            *self.unknown.entry(node).or_default() += 1;
         }
     }
 
@@ -64,7 +85,8 @@ impl Retaining {
 
     fn look(&self, dead: Incarnation, from: Vector, partitions: BTreeSet<u32>) {
         tracing::info!(%dead, "looking for what a dead node owed to mqtt.retained");
-        let producer_id = self.members.member(dead).map_or(-1, |member| member.node.producer_id);
+        // Who never beat appended nothing for clients.
+        let producer_id = self.members.member(dead).map_or(NOBODYS, |member| member.node.producer_id);
         let look = self.look_for(producer_id, self.message_partitions(), from, partitions);
         let answers_to = self.answers_to.clone();
         tasks::spawn("retained look-up", async move {
