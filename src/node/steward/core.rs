@@ -30,6 +30,9 @@ pub struct Limits {
     pub patience: Patience,
     /// A node whose last acknowledged heartbeat is older than this suspends.
     pub suspend_after_ms: i64,
+    /// A node that stood still for longer ends its process: Kafka may have removed tombstones that it did not read, and
+    /// forgotten fences (F9).
+    pub stood_still_ms_max: i64,
     /// A CONNECT waits so long for its claim.
     pub claim_ms_max: i64,
     /// A record whose fate is open for so long ends its connection.
@@ -51,6 +54,7 @@ impl Default for Limits {
             heartbeat_ms: 2_000,
             patience: Patience::default(),
             suspend_after_ms: 5_000,
+            stood_still_ms_max: 60_000,
             claim_ms_max: 5_000,
             open_ms_max: 30_000,
             keeping_max: 1_000,
@@ -199,9 +203,14 @@ impl Core {
         mem::take(&mut self.effects)
     }
 
-    /// Monotonic milliseconds; called before any input.
+    /// Monotonic milliseconds; called before any input, and with each tick at the least.
     pub(super) fn set_now(&mut self, now_ms: i64) {
+        let still_ms = now_ms - self.now_ms;
         self.now_ms = now_ms.max(self.now_ms);
+        if still_ms > self.limits.stood_still_ms_max {
+            tracing::error!(still_ms, "this node stood still for too long");
+            self.end("this node stood still for so long that what it knows cannot be trusted any more");
+        }
     }
 
     /// The log's time, as this node believes it: append times decide, its own clock only counts on from the newest.

@@ -17,6 +17,8 @@ mod owned;
 mod parting;
 mod routes;
 mod take_over;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

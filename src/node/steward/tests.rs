@@ -1,0 +1,132 @@
+//! The core's standing among the nodes: when it may act, when it suspends, when it is over.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use super::core::{Core, Identity, Limits, Standing};
+use super::effect::{Effect, Input, Log};
+use super::routes::Routes;
+use crate::journal::memory::{FaultPlan, Limits as LogLimits, MemoryJournal, SharedLog};
+use crate::journal::{AckGroup, AckSink, Offset, Outcome};
+use crate::ledger::ids::Incarnation;
+use crate::ledger::record::cluster::{self, ClusterKey};
+use crate::ledger::rules::Rules;
+use crate::route::mapping::Mapping;
+
+const ME: Incarnation = Incarnation([1; 16]);
+const OTHER: Incarnation = Incarnation([2; 16]);
+
+struct NoAcks;
+
+impl AckSink for NoAcks {
+    fn on_acks(&self, _group: &AckGroup<'_>) {}
+    fn flush(&self) {}
+}
+
+/// A core and the log of the cluster, where every append lands at once unless Kafka is away.
+struct Stage {
+    core: Core,
+    now_ms: i64,
+    next_offset: i64,
+    kafka_is_away: bool,
+    exited: bool,
+}
+
+impl Stage {
+    /// A node that acts.
+    fn acting() -> Self {
+        let log = SharedLog::new(FaultPlan::default(), LogLimits::default());
+        let journal = Arc::new(MemoryJournal::open(&log, vec![], Arc::new(NoAcks)));
+        let mapping = Arc::new(Mapping::new(&[], "t").unwrap());
+        let routes = Routes { journal, mapping, token_tick: Arc::new(AtomicU32::new(0)) };
+        let identity = Identity { incarnation: ME, node_id: "a".into(), producer_id: 7, started_ms: 0 };
+        let core = Core::new(identity, Limits::default(), Rules::ALL, 1, routes, 1);
+        let mut stage = Self { core, now_ms: 0, next_offset: 0, kafka_is_away: false, exited: false };
+        stage.core.on_replayed();
+        stage.pass(3_000);
+        assert_eq!(stage.core.standing, Standing::Acting);
+        stage
+    }
+
+    /// The node runs for so long.
+    fn pass(&mut self, ms: i64) {
+        for _ in 0..ms / 250 {
+            self.stand_still(250);
+        }
+    }
+
+    /// The node's next tick comes only after so long.
+    fn stand_still(&mut self, ms: i64) {
+        self.now_ms += ms;
+        self.core.set_now(self.now_ms);
+        self.core.on_tick();
+        self.perform();
+    }
+
+    fn perform(&mut self) {
+        for effect in self.core.take_effects() {
+            match effect {
+                Effect::Append { sequence, log: Log::Cluster, key, value, .. } if !self.kafka_is_away => {
+                    let offset = self.write(&key, value.as_deref());
+                    if sequence != 0 {
+                        self.core.handle(Input::Outcome { sequence, outcome: Outcome::Written(Offset(offset)) });
+                    }
+                }
+                Effect::Exit { .. } => self.exited = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn write(&mut self, key: &[u8], value: Option<&[u8]>) -> i64 {
+        let offset = self.next_offset;
+        self.next_offset += 1;
+        self.core.handle(Input::Record {
+            log: Log::Cluster,
+            partition: 0,
+            offset,
+            append_ms: self.now_ms,
+            key,
+            value,
+        });
+        offset
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_heartbeats_are_not_heard_suspends_and_goes_on_when_one_is() {
+    let mut stage = Stage::acting();
+    stage.kafka_is_away = true;
+    stage.pass(10_000);
+    assert_eq!(stage.core.standing, Standing::Suspended);
+    stage.kafka_is_away = false;
+    // The heartbeat that was not heard has no outcome yet: it is the journal that knows that it was not written.
+    let lost: Vec<u64> = stage.core.appends.keys().copied().collect();
+    for sequence in lost {
+        stage.core.handle(Input::Outcome { sequence, outcome: Outcome::Unknown });
+    }
+    stage.pass(3_000);
+    assert_eq!(stage.core.standing, Standing::Acting);
+    assert!(!stage.exited);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_evicted_while_it_suspended_ends() {
+    let mut stage = Stage::acting();
+    stage.kafka_is_away = true;
+    stage.pass(10_000);
+    stage.write(&ClusterKey::Eviction { node: ME, by: OTHER }.encode(), Some(&cluster::by(OTHER)));
+    stage.perform();
+    assert!(stage.exited);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stood_still_for_a_minute_ends_although_nobody_evicted_it() {
+    let mut stage = Stage::acting();
+    stage.stand_still(60_000);
+    stage.pass(3_000);
+    assert_eq!((stage.core.standing, stage.exited), (Standing::Acting, false));
+
+    stage.stand_still(60_250);
+    assert_eq!((stage.core.standing, stage.exited), (Standing::Over, true));
+}
