@@ -290,12 +290,12 @@ fn a_pubrec_that_refuses_ends_the_delivery(place: &Place) {
     subscriber.expect_nothing_before_pingresp();
 }
 
-/// [MQTT-4.6.0-5, 4.6.0-6]
+/// [MQTT-4.6.0-5, 4.6.0-6]; nothing is held back, because no publisher before had the client id.
 fn messages_of_every_qos_arrive_in_order(place: &Place) {
     let node = place.start();
     for version in V311_AND_V5 {
         let mut subscriber = RawClient::subscribed(&node, version, "a", QoS::ExactlyOnce);
-        let mut publisher = RawClient::connected(&node, version, "publisher");
+        let mut publisher = RawClient::connected(&node, version, &format!("publisher-{version:?}"));
         for id in 1..=60_u16 {
             let text = id.to_string();
             match id % 3 {

@@ -47,6 +47,12 @@ impl Lag {
         self.waits != Waits::Nothing || self.from.contains_key(&partition)
     }
 
+    /// Whether a message of QoS 0 may be handed over at once: there may be room, and the session was not beyond it already.
+    pub(super) fn lets_qos_0_pass(&self, partition: Partition, offset: Offset) -> bool {
+        let may_have_room = matches!(self.waits, Waits::Start | Waits::Nothing);
+        may_have_room && self.from.get(&partition).is_none_or(|from| *from <= offset)
+    }
+
     pub(super) fn missed(&mut self, partition: Partition, offset: Offset) {
         self.from.entry(partition).or_insert(offset);
     }

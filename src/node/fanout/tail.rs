@@ -166,10 +166,13 @@ impl Fanout {
         if let Some(lag) = follower.lag.as_mut().filter(|lag| lag.holds_back(partition)) {
             if must_arrive {
                 lag.missed(partition, offset);
-            } else {
-                self.metrics.publishes_dropped.inc(DropReason::QueueFull);
+                return;
             }
-            return;
+            // QoS 0 is never read again, so it overtakes nothing of its own QoS: a resumed session gets what is live at once.
+            if !lag.lets_qos_0_pass(partition, offset) {
+                self.metrics.publishes_dropped.inc(DropReason::QueueFull);
+                return;
+            }
         }
         let bytes = delivery.bytes();
         let windowed = self.snapshots.contains_key(&connection).then(|| (delivery.message.clone(), delivery.origin));

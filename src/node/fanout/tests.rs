@@ -92,8 +92,17 @@ impl Stage {
 
     /// Lets everything happen that can. Time stands still but for what nothing else is left to do before.
     async fn settle(&mut self) {
+        self.settle_with(true).await;
+    }
+
+    /// The same, but those who lag read nothing.
+    async fn settle_without_sweeps(&mut self) {
+        self.settle_with(false).await;
+    }
+
+    async fn settle_with(&mut self, sweeps: bool) {
         loop {
-            while self.fanout.sweeps.has_work() {
+            while sweeps && self.fanout.sweeps.has_work() {
                 self.fanout.catch_up();
             }
             tokio::select! {
@@ -143,8 +152,11 @@ impl Stage {
     }
 
     fn resume(&mut self, client: &Client, filters: &[&str], from: &[(Place, i64)]) {
-        let command =
-            Command::Resume { subscriber: client.subscriber(), filters: follows(filters), from: from.to_vec() };
+        self.resume_with(client, follows(filters), from);
+    }
+
+    fn resume_with(&mut self, client: &Client, filters: Vec<Follow>, from: &[(Place, i64)]) {
+        let command = Command::Resume { subscriber: client.subscriber(), filters, from: from.to_vec() };
         self.command(command);
     }
 
@@ -235,7 +247,11 @@ fn id(number: u16) -> PacketId {
 }
 
 fn follows(filters: &[&str]) -> Vec<Follow> {
-    let options = SubscribeOptions { qos: QoS::AtLeastOnce, ..SubscribeOptions::default() };
+    follows_with(QoS::AtLeastOnce, filters)
+}
+
+fn follows_with(qos: QoS, filters: &[&str]) -> Vec<Follow> {
+    let options = SubscribeOptions { qos, ..SubscribeOptions::default() };
     let follow = |filter: &&str| Follow {
         filter: TopicFilter::parse(filter).unwrap(),
         subscription: Subscription { options, id: None },

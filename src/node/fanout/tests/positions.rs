@@ -54,6 +54,25 @@ async fn a_session_that_was_ahead_of_this_nodes_tail_gets_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn qos_0_does_not_wait_for_what_a_resumed_session_still_reads_and_nothing_old_comes() {
+    let mut stage = Stage::new(1, RECENT);
+    let (here, client, other) = (stage.place(0), stage.client(), stage.client());
+    stage.follow(&other, "#");
+    stage.settle().await;
+    stage.write_many("a", 5);
+    stage.write_many("b", 2);
+    // The tail has read nothing of it yet; the session was at 6 when its old node died.
+    let filters = [follows(&["a"]), follows_with(QoS::AtMostOnce, &["b"])].concat();
+    stage.resume_with(&client, filters, &[(here, 6)]);
+    stage.write("a");
+    stage.write("b");
+    stage.settle_without_sweeps().await;
+    assert_eq!((stage.offsets(&client).await, stage.lagging()), (vec![6, 8], 1));
+    stage.settle().await;
+    assert_eq!((stage.offsets(&client).await, stage.lagging()), (vec![7], 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_partition_that_a_position_does_not_know_is_read_from_its_start() {
     let mut stage = Stage::new(2, RECENT);
     let topics: Vec<String> = (0..20).map(|n| format!("a/{n}")).collect();
