@@ -81,14 +81,7 @@ impl Stage {
     fn write(&mut self, key: &[u8], value: Option<&[u8]>) -> i64 {
         let offset = self.next_offset;
         self.next_offset += 1;
-        self.core.handle(Input::Record {
-            log: Log::Cluster,
-            partition: 0,
-            offset,
-            append_ms: self.now_ms,
-            key,
-            value,
-        });
+        self.core.handle(Input::Record { log: Log::Cluster, partition: 0, offset, append_ms: self.now_ms, key, value });
         offset
     }
 }
