@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ids::Incarnation;
+use super::generations::Generations;
+use super::ids::{Incarnation, Nonce};
 use super::record::Ignored;
-use super::record::cluster::{ClusterKey, Fingerprint, KafkaTopic, Node, decode_by};
+use super::record::cluster::{ClusterKey, Fingerprint, Generation, KafkaTopic, Node, decode_by};
 use crate::route::partition::murmur2;
 
 /// How many of a node's last heartbeats are remembered: enough to count missed rounds.
@@ -62,6 +63,11 @@ pub enum ClusterApplied {
     },
     /// What cannot be changed.
     Fingerprint(Fingerprint),
+    /// Somebody asked for a generation of `mqtt.sessions`; [`Members::generations`] says what came of it.
+    Generation {
+        /// Names the record.
+        name: Nonce,
+    },
     /// A tombstone.
     Gone(ClusterKey),
     /// A record that means nothing to this version.
@@ -88,6 +94,7 @@ pub struct Members {
     fenced: BTreeMap<Incarnation, Incarnation>,
     kafka_topics: BTreeMap<u128, KafkaTopic>,
     fingerprint: Option<Fingerprint>,
+    generations: Generations,
     log_now_ms: i64,
 }
 
@@ -143,6 +150,10 @@ impl Members {
                 self.fenced.insert(incarnation, by);
                 ClusterApplied::Fenced { incarnation, by }
             }
+            ClusterKey::Generation { topic_id, name } => {
+                self.generations.apply(topic_id, Generation::decode(value)?.number);
+                ClusterApplied::Generation { name }
+            }
         })
     }
 
@@ -166,6 +177,8 @@ impl Members {
             ClusterKey::Fenced(incarnation) => {
                 self.fenced.remove(&incarnation);
             }
+            // What was handed out stays so.
+            ClusterKey::Generation { .. } => {}
         }
     }
 
@@ -232,6 +245,18 @@ impl Members {
     /// What cannot be changed, once somebody wrote it.
     pub const fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint
+    }
+
+    /// The generations of `mqtt.sessions` (F1).
+    pub const fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
+    /// The producers of nodes that ended, however they did.
+    pub fn gone_producers(&self) -> Vec<i64> {
+        let is_gone =
+            |(incarnation, member): &(&Incarnation, &Member)| member.node.left || self.is_evicted(**incarnation);
+        self.nodes.iter().filter(is_gone).map(|(_, member)| member.node.producer_id).collect()
     }
 
     /// A kafka topic by its topic id.
@@ -408,7 +433,7 @@ mod tests {
     #[test]
     fn what_cannot_be_changed_is_known_to_all() {
         let mut log = Log::default();
-        let fingerprint = Fingerprint { generation: 0, sessions_partitions: 48, retained_partitions: 16 };
+        let fingerprint = Fingerprint { sessions_partitions: 48, retained_partitions: 16 };
         let applied = log.put(ClusterKey::Fingerprint, Some(&fingerprint.encode()));
         assert_eq!(applied, ClusterApplied::Fingerprint(fingerprint));
         assert_eq!(log.members.fingerprint(), Some(fingerprint));

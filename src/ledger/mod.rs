@@ -12,6 +12,7 @@
 #[cfg(test)]
 mod arbitrary;
 pub mod claim;
+pub mod generations;
 pub mod ids;
 pub mod members;
 pub mod record;

@@ -26,6 +26,8 @@ pub enum Ignored {
     Key,
     /// The value means nothing; what was under the key before is gone, as it will be after compaction.
     Value,
+    /// A set of an earlier generation of `mqtt.sessions` (F1); what was under the key before is gone.
+    Generation,
 }
 
 /// A claim of a connection, H.

@@ -3,6 +3,18 @@
 //! It holds the last record of each key, values as they are in Kafka, and answers who owns what, what a claim inherits,
 //! which sessions need a keeper and which keys may go. Every answer is made of these records alone, so a node that read
 //! the compacted log answers as one that was there.
+//!
+//! A ledger has a generation (F1, [`super::generations`]), and a set counts if it has the same. One of an earlier generation
+//! was written for a kafka topic that is gone and landed here because Kafka is told names; its offset says nothing. What
+//! carries no generation needs none:
+//!
+//! * **H, K**: the epoch of a claim is where it is *here*. A late H costs its client a connection and no state; a late K is
+//!   void, because what it expects is not here.
+//! * **A part** counts beside a set of its nonce. No nonce that wrote for another life has a set that counts: a node gives
+//!   all of them up before it reads this one.
+//! * **F** says that nothing of its nonce is on its way, which stays true.
+//! * **W** speaks of offsets of messages, which did not change, and counts for sets of its own node. Of one node they land in
+//!   their order, and an older one is only more careful.
 
 mod answers;
 mod client;
@@ -112,7 +124,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// An empty ledger. `generation` is the life of `mqtt.sessions` (F1); `rules` is [`Rules::ALL`] outside simulations.
+    /// An empty ledger. `generation` is that of the kafka topic that is read (F1); `rules` is [`Rules::ALL`] outside simulations.
     pub fn new(generation: u32, rules: Rules) -> Self {
         Self { generation, rules, ..Self::default() }
     }
@@ -129,7 +141,7 @@ impl Sessions {
         match record::parse(key) {
             Ok(Key::Watermark(incarnation)) => self.apply_watermark(incarnation, value),
             Ok(Key::Of { subject, nonce, slot }) => {
-                let content = value.map(|value| Content::decode(slot, value));
+                let content = value.map(|value| Content::decode(slot, value, self.generation));
                 self.apply_to_client(subject, nonce, slot, content, At { offset, append_ms })
             }
             Err(why) => Applied::Ignored(why),

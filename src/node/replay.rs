@@ -13,10 +13,10 @@ pub(in crate::node) struct Replay {
 }
 
 impl Replay {
-    /// Where to follow each partition from.
+    /// Where to follow each partition from. What was begun before goes on being followed.
     pub(in crate::node) fn begin(&mut self, ends: &[(Partition, Ends)]) -> Vec<(Partition, Offset)> {
         self.begun = true;
-        self.followed = ends.iter().map(|(partition, _)| *partition).collect();
+        self.followed.extend(ends.iter().map(|(partition, _)| *partition));
         let unread = ends.iter().filter(|(_, ends)| ends.log_start < ends.high_watermark);
         self.left = unread.map(|(partition, ends)| (*partition, ends.high_watermark)).collect();
         ends.iter().map(|(partition, ends)| (*partition, ends.log_start)).collect()

@@ -34,6 +34,7 @@ mod properties;
 mod publishing;
 mod real_clients;
 mod records;
+mod recreated;
 mod retained;
 mod rumqtt;
 mod sessions;

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::{Ignored, VERSION, convert, wire};
-use crate::ledger::ids::Incarnation;
+use crate::ledger::ids::{Incarnation, Nonce};
 
 /// The second byte of a key in `mqtt.cluster`. The numbers never change; 6 is kept for bans.
 mod kind {
@@ -12,6 +12,7 @@ mod kind {
     pub(super) const NODE: u8 = 3;
     pub(super) const EVICTION: u8 = 4;
     pub(super) const FENCED: u8 = 5;
+    pub(super) const GENERATION: u8 = 7;
 }
 
 /// A key of `mqtt.cluster`.
@@ -33,6 +34,14 @@ pub enum ClusterKey {
     },
     /// A node's writes are refused by Kafka from here on (F9).
     Fenced(Incarnation),
+    /// Somebody asks for a generation of `mqtt.sessions`. Each append has a name of its own, so that none ever takes the
+    /// place of another: see [`crate::ledger::generations`].
+    Generation {
+        /// The kafka topic's id.
+        topic_id: u128,
+        /// Names the record.
+        name: Nonce,
+    },
 }
 
 /// A node's heartbeat.
@@ -61,11 +70,16 @@ pub struct KafkaTopic {
     pub partitions: u32,
 }
 
+/// The generation of `mqtt.sessions` that its topic id is to have (F1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Generation {
+    /// Counted from 0.
+    pub number: u32,
+}
+
 /// What cannot be changed after the first start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// The life of `mqtt.sessions` (F1).
-    pub generation: u32,
     /// Partitions of `mqtt.sessions`.
     pub sessions_partitions: u32,
     /// Partitions of `mqtt.retained`.
@@ -81,6 +95,7 @@ impl ClusterKey {
             Self::Node(node) => (kind::NODE, node.0.to_vec()),
             Self::Eviction { node, by } => (kind::EVICTION, [node.0, by.0].concat()),
             Self::Fenced(node) => (kind::FENCED, node.0.to_vec()),
+            Self::Generation { topic_id, name } => (kind::GENERATION, [topic_id.to_be_bytes(), name.0].concat()),
         };
         [&[VERSION, kind], &subject[..]].concat()
     }
@@ -103,6 +118,10 @@ impl ClusterKey {
             (kind::EVICTION, subject) => {
                 let (node, by) = subject.split_first_chunk::<16>().ok_or(Ignored::Key)?;
                 Ok(Self::Eviction { node: Incarnation(*node), by: Incarnation(array(by)?) })
+            }
+            (kind::GENERATION, subject) => {
+                let (topic_id, name) = subject.split_first_chunk::<16>().ok_or(Ignored::Key)?;
+                Ok(Self::Generation { topic_id: u128::from_be_bytes(*topic_id), name: Nonce(array(name)?) })
             }
             (kind::FINGERPRINT, _) => Err(Ignored::Key),
             _ => Err(Ignored::Kind),
@@ -153,7 +172,6 @@ impl Fingerprint {
     /// The value as bytes.
     pub fn encode(&self) -> Vec<u8> {
         wire::Fingerprint {
-            generation: self.generation,
             sessions_partitions: self.sessions_partitions,
             retained_partitions: self.retained_partitions,
         }
@@ -162,9 +180,20 @@ impl Fingerprint {
 
     /// The way back; `None` for what means nothing.
     pub fn decode(value: &[u8]) -> Option<Self> {
-        let wire::Fingerprint { generation, sessions_partitions, retained_partitions } =
-            wire::Fingerprint::decode(value).ok()?;
-        Some(Self { generation, sessions_partitions, retained_partitions })
+        let wire::Fingerprint { sessions_partitions, retained_partitions } = wire::Fingerprint::decode(value).ok()?;
+        Some(Self { sessions_partitions, retained_partitions })
+    }
+}
+
+impl Generation {
+    /// The value as bytes.
+    pub fn encode(self) -> Vec<u8> {
+        wire::Generation { number: self.number }.encode_to_vec()
+    }
+
+    /// The way back; `None` for what means nothing.
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        Some(Self { number: wire::Generation::decode(value).ok()?.number })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::cluster::{ClusterKey, Fingerprint, KafkaTopic, Node, by, decode_by};
+use super::cluster::{ClusterKey, Fingerprint, Generation, KafkaTopic, Node, by, decode_by};
 use super::*;
 use crate::ledger::arbitrary::{self, incarnation, nonce};
 use crate::ledger::ids::Origin;
@@ -206,9 +206,12 @@ fn records_of_the_cluster_are_as_documented() {
     let topic = KafkaTopic { number: 0x0a0b_0c0d, name: "mqtt.messages".into(), partitions: 48 };
     assert_bytes(&topic.encode(), "0d 0d0c0b0a 120d 6d7174742e6d65737361676573 1830");
     assert_eq!(KafkaTopic::decode(&topic.encode()), Some(topic));
-    let fingerprint = Fingerprint { generation: 1, sessions_partitions: 48, retained_partitions: 16 };
-    assert_bytes(&fingerprint.encode(), "0801 1030 1810");
+    let fingerprint = Fingerprint { sessions_partitions: 48, retained_partitions: 16 };
+    assert_bytes(&fingerprint.encode(), "1030 1810");
     assert_eq!(Fingerprint::decode(&fingerprint.encode()), Some(fingerprint));
+    let generation = Generation { number: 2 };
+    assert_bytes(&generation.encode(), "0802");
+    assert_eq!(Generation::decode(&generation.encode()), Some(generation));
     assert_bytes(&by(incarnation(1)), &format!("0a10 {NODE}"));
     assert_eq!(decode_by(&by(incarnation(1))), Some(incarnation(1)));
     for (key, golden) in [
@@ -220,6 +223,10 @@ fn records_of_the_cluster_are_as_documented() {
             format!("01 04 {NODE} a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2"),
         ),
         (ClusterKey::Fenced(incarnation(1)), format!("01 05 {NODE}")),
+        (
+            ClusterKey::Generation { topic_id: 0x0102, name: nonce(7) },
+            format!("01 07 00000000000000000000000000000102 {NONCE}"),
+        ),
     ] {
         assert_bytes(&key.encode(), &golden);
         assert_eq!(ClusterKey::decode(&key.encode()), Ok(key));

@@ -278,10 +278,15 @@ pub(super) struct KafkaTopic {
 /// `mqtt.cluster`, fingerprint.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct Fingerprint {
-    #[prost(uint32, tag = "1")]
-    pub generation: u32,
     #[prost(uint32, tag = "2")]
     pub sessions_partitions: u32,
     #[prost(uint32, tag = "3")]
     pub retained_partitions: u32,
+}
+
+/// `mqtt.cluster`, generation.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Generation {
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
 }

@@ -1,10 +1,12 @@
 //! The records of one session.
 
+use std::cmp::Ordering;
+
 use smallvec::SmallVec;
 
 use super::{Applied, At, ClaimKind};
 use crate::ledger::ids::{Epoch, Incarnation, Nonce};
-use crate::ledger::record::{self, ClientKey, PartKind, Slot};
+use crate::ledger::record::{self, ClientKey, Ignored, PartKind, Slot};
 use crate::ledger::rules::{Rule, Rules};
 use crate::ledger::state::{Inbound, Life, Part, SessionState};
 
@@ -25,6 +27,8 @@ pub(super) struct Run {
     pub(super) set: Option<Set>,
     pub(super) parts: Vec<PartRecord>,
     pub(super) last: Option<Box<[u8]>>,
+    /// Under the key of the set is one of an earlier generation, which counts for nothing and is to be removed.
+    pub(super) is_stray: bool,
 }
 
 /// H or K.
@@ -71,6 +75,8 @@ pub(super) struct PartRecord {
 pub(super) enum Content {
     Claim(record::ClaimRecord),
     Set(Set),
+    /// A set of an earlier generation: it was on its way when `mqtt.sessions` was made again.
+    Stray,
     Part(PartRecord),
     Last(Box<[u8]>),
 }
@@ -87,13 +93,19 @@ pub(super) struct Watch {
 }
 
 impl Content {
-    /// `None`: the value means nothing.
-    pub(super) fn decode(slot: Slot, value: &[u8]) -> Option<Self> {
+    /// `None`: the value means nothing in this generation.
+    pub(super) fn decode(slot: Slot, value: &[u8], generation: u32) -> Option<Self> {
         Some(match slot {
             Slot::Claim => Self::Claim(record::decode_claim(value)?),
             Slot::KeeperClaim => Self::Claim(record::decode_keeper_claim(value)?),
             Slot::Set => {
                 let set = record::decode_set(value)?;
+                match set.epoch.generation.cmp(&generation) {
+                    Ordering::Less => return Some(Self::Stray),
+                    // Whoever wrote it knows more than this node: not for it to touch.
+                    Ordering::Greater => return None,
+                    Ordering::Equal => {}
+                }
                 Self::Set(Set {
                     epoch: set.epoch,
                     incarnation: set.incarnation,
@@ -140,7 +152,7 @@ impl Client {
         let client = key.clone();
         let index = self.runs.iter().position(|run| run.nonce == nonce).unwrap_or_else(|| {
             self.runs.reserve_exact(1);
-            self.runs.push(Run { nonce, claim: None, set: None, parts: Vec::new(), last: None });
+            self.runs.push(Run { nonce, claim: None, set: None, parts: Vec::new(), last: None, is_stray: false });
             self.runs.len() - 1
         });
         let Some(run) = self.runs.get_mut(index) else { return Applied::Final { client, nonce } };
@@ -157,8 +169,14 @@ impl Client {
             Content::Set(set) => {
                 let version = set.version;
                 run.set = Some(Set { offset: at.offset, append_ms: at.append_ms, ..set });
+                run.is_stray = false;
                 run.drop_old_values();
                 Applied::Set { client, nonce, version }
+            }
+            Content::Stray => {
+                run.set = None;
+                run.is_stray = true;
+                Applied::Ignored(Ignored::Generation)
             }
             Content::Part(part) => {
                 let (kind, version) = (part.kind, part.version);
@@ -187,11 +205,14 @@ impl Client {
             Slot::Claim if run.claim.as_ref().is_some_and(|claim| claim.expected.is_none()) => run.claim = None,
             Slot::KeeperClaim if run.claim.as_ref().is_some_and(|claim| claim.expected.is_some()) => run.claim = None,
             Slot::Claim | Slot::KeeperClaim => {}
-            Slot::Set => run.set = None,
+            Slot::Set => {
+                run.set = None;
+                run.is_stray = false;
+            }
             Slot::Part(kind) => run.parts.retain(|part| part.kind != kind),
             Slot::Final => run.last = None,
         }
-        if run.claim.is_none() && run.set.is_none() && run.parts.is_empty() && run.last.is_none() {
+        if run.is_left_over() && !run.is_stray && run.parts.is_empty() && run.last.is_none() {
             self.runs.remove(index);
             self.runs.shrink_to_fit();
         }
@@ -262,8 +283,8 @@ impl Client {
             due_ms: own_set.and_then(|(run, set)| run.due_ms(set)),
             held_by: if own_set.is_some() { None } else { owner.and_then(|run| Some(run.claim.as_ref()?.incarnation)) },
             ended: match set {
-                Some(_) => is_over || self.runs.iter().any(Run::is_left_over),
-                None => self.runs.iter().any(|run| run.last.is_some() || run.is_left_over()),
+                Some(_) => is_over || self.runs.iter().any(Run::has_left_over),
+                None => self.runs.iter().any(|run| run.last.is_some() || run.has_left_over()),
             },
         }
     }
@@ -343,6 +364,11 @@ impl Run {
     /// Neither claim nor set: what is left of it is of no use.
     pub(super) fn is_left_over(&self) -> bool {
         self.claim.is_none() && self.set.is_none()
+    }
+
+    /// Whether anything of it is of no use.
+    fn has_left_over(&self) -> bool {
+        self.is_left_over() || self.is_stray
     }
 
     /// The state: the set with the younger parts in it (F4), and when the last of these records was appended.

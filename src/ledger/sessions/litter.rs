@@ -61,6 +61,8 @@ impl Sessions {
 
 fn of_client(keys: &mut Vec<Vec<u8>>, client: &ClientKey, records: &Client, rules: Rules, fenced: Fenced<'_>) {
     let runs = records.runs();
+    // Of an earlier generation: no answer knows of it.
+    keys.extend(runs.iter().filter(|run| run.is_stray).map(|run| key(client, run.nonce, Slot::Set)));
     for run in runs.iter().filter(|run| run.is_left_over()) {
         state_keys(keys, client, run);
         claim_keys(keys, client, run);

@@ -133,16 +133,41 @@ fn the_epoch_is_where_the_nonces_first_claim_is() {
     assert_eq!(Sessions::new(3, Rules::ALL).epoch_of(&car(), nonce(1)), None);
 }
 
+/// A set of nonce 9, whose node knew another life of the kafka topic.
+fn set_of_generation(log: &mut Log, generation: u32) -> Applied {
+    let old = Epoch { generation, offset: 1_000_000 };
+    log.put(&key(&car(), nonce(9), Slot::Set), Some(&record::set(old, incarnation(9), 1, &named("other life"))))
+}
+
 #[test]
-fn a_generation_is_above_every_offset_of_the_generations_before() {
+fn a_set_of_another_generation_is_never_inherited() {
+    for generation in [0, 2] {
+        let mut log = Log::new();
+        log.sessions = Sessions::new(1, Rules::ALL);
+        let value = if generation == 0 { Ignored::Generation } else { Ignored::Value };
+        assert_eq!(set_of_generation(&mut log, generation), Applied::Ignored(value));
+        log.part(9, 2, &Part::Inbound(Inbound::default()));
+        assert_eq!((log.identity(), log.sessions.session_exists(&car())), (None, false));
+        log.h(1);
+        log.set(1, 1, &named("own life"));
+        set_of_generation(&mut log, generation);
+        assert_eq!(log.identity().as_deref(), Some("own life"));
+        assert_eq!(log.sessions.epoch_of(&car(), nonce(9)), None);
+        assert!(!log.is_open_below(1, &[]), "nothing of it can be in a way that is waited for");
+    }
+}
+
+#[test]
+fn a_late_claim_of_another_generation_has_an_epoch_here_and_inherits_what_is_here() {
     let mut log = Log::new();
     log.sessions = Sessions::new(1, Rules::ALL);
-    log.h(1);
-    let old = Epoch { generation: 0, offset: 1_000_000 };
-    log.put(&key(&car(), nonce(9), Slot::Set), Some(&record::set(old, incarnation(9), 1, &named("restored"))));
-    assert_eq!(log.identity().as_deref(), Some("restored"));
-    log.set(1, 1, &named("new"));
-    assert_eq!(log.identity().as_deref(), Some("new"));
+    let _ = (log.h(1), log.set(1, 1, &named("own life")));
+    assert!(!counted(&log.k(8, 7)), "what it expects was in the life before");
+    assert!(counted(&log.h(9)));
+    set_of_generation(&mut log, 0);
+    let epoch = log.sessions.epoch_of(&car(), nonce(9));
+    assert_eq!(epoch, Some(Epoch { generation: 1, offset: 4 }));
+    assert_eq!(log.identity().as_deref(), Some("own life"));
 }
 
 #[test]

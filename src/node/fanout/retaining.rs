@@ -287,6 +287,7 @@ impl Retaining {
                 | ClusterApplied::Evicted { .. }
                 | ClusterApplied::KafkaTopic { .. }
                 | ClusterApplied::Fingerprint(_)
+                | ClusterApplied::Generation { .. }
                 | ClusterApplied::Gone(_)
                 | ClusterApplied::Ignored(_) => {}
             }

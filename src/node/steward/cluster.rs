@@ -91,6 +91,7 @@ impl Core {
             ClusterApplied::Fenced { incarnation, .. } | ClusterApplied::Beat { incarnation, left: true, .. } => {
                 self.on_fenced(incarnation);
             }
+            ClusterApplied::Generation { name } => self.on_generation_asked(name),
             ClusterApplied::Beat { .. }
             | ClusterApplied::Evicted { .. }
             | ClusterApplied::KafkaTopic { .. }

@@ -101,10 +101,12 @@ pub(super) enum Why {
     Session(u64),
     /// The will that it publishes.
     Will(u64),
-    /// To learn what became of others.
-    Probe,
+    /// To learn what became of others in this generation.
+    Probe(u32),
     /// The same, among messages.
     MessageProbe(Partition),
+    /// To give `mqtt.sessions` a generation; the record's name.
+    Generation(Nonce),
 }
 
 pub(super) struct Core {
@@ -117,6 +119,7 @@ pub(super) struct Core {
     pub(super) log_seen_ms: i64,
     pub(super) standing: Standing,
     pub(super) members: Members,
+    /// None before the generation is known.
     pub(super) ledgers: Vec<Sessions>,
     next_key: u64,
     pub(super) owned: BTreeMap<u64, Owned>,
@@ -139,6 +142,7 @@ pub(super) struct Core {
     /// The offset of the last record that was applied, by partition of `mqtt.sessions`.
     pub(super) read_to: BTreeMap<u32, i64>,
     pub(super) cluster: super::cluster::Cluster,
+    pub(super) life: super::generation::Life,
     pub(super) keeping: super::keeping::Keeping,
     pub(super) routes: super::Routes,
     pub(super) effects: Vec<Effect>,
@@ -157,14 +161,7 @@ pub(super) struct Pending {
 }
 
 impl Core {
-    pub(super) fn new(
-        identity: Identity,
-        limits: Limits,
-        rules: Rules,
-        partitions: u32,
-        routes: super::Routes,
-        seed: u64,
-    ) -> Self {
+    pub(super) fn new(identity: Identity, limits: Limits, rules: Rules, routes: super::Routes, seed: u64) -> Self {
         Self {
             identity,
             limits,
@@ -174,7 +171,7 @@ impl Core {
             log_seen_ms: 0,
             standing: Standing::Replaying,
             members: Members::default(),
-            ledgers: (0..partitions).map(|_| Sessions::new(0, rules)).collect(),
+            ledgers: Vec::new(),
             next_key: 0,
             owned: BTreeMap::new(),
             by_connection: HashMap::new(),
@@ -192,6 +189,7 @@ impl Core {
             doubts: super::doubt::Doubts::default(),
             read_to: BTreeMap::new(),
             cluster: super::cluster::Cluster::default(),
+            life: super::generation::Life::default(),
             keeping: super::keeping::Keeping::default(),
             routes,
             effects: Vec::new(),
@@ -230,6 +228,7 @@ impl Core {
             Input::Ends { ask, ends } => self.on_ends(ask, &ends),
             Input::Scanned { scan, found } => self.on_scanned(scan, &found),
             Input::FencedAt { incarnation, everywhere } => self.on_fenced_at(incarnation, everywhere),
+            Input::FencedAnew { topic_id } => self.on_fenced_anew(topic_id),
         }
     }
 
@@ -288,17 +287,12 @@ impl Core {
         let claims = mem::take(&mut self.waiting);
         self.effects
             .extend(claims.into_iter().map(|claim| claim.port.tell(Notice::Denied(ReasonCode::ServerUnavailable))));
-        let (generation, rules) = (self.generation(), self.rules);
-        self.ledgers.iter_mut().for_each(|ledger| *ledger = Sessions::new(generation, rules));
+        self.members = Members::default();
+        self.ledgers.clear();
         self.marks.forget();
         self.read_to.clear();
         self.keeping.forget();
         self.standing = Standing::Replaying;
-    }
-
-    /// The life of `mqtt.sessions` (F1).
-    pub(super) fn generation(&self) -> u32 {
-        self.members.fingerprint().map_or(0, |fingerprint| fingerprint.generation)
     }
 
     pub(super) fn random_nonce(&mut self) -> Nonce {
@@ -349,7 +343,10 @@ impl Core {
             Why::Heartbeat => self.on_beat_outcome(outcome),
             Why::Will(key) => self.on_will_outcome(key, outcome),
             Why::Session(key) => self.on_session_outcome(key, pending, outcome),
-            Why::Probe => self.on_probe(pending.partition, outcome),
+            // What it followed was of a kafka topic that is gone.
+            Why::Probe(generation) if generation != self.generation() => {}
+            Why::Probe(_) => self.on_probe(pending.partition, outcome),
+            Why::Generation(name) => self.on_generation_outcome(name, outcome),
             Why::MessageProbe(partition) => self.on_message_probe(partition, outcome),
         }
     }

@@ -57,6 +57,12 @@ impl Doubts {
         self.refused.push((now_ms + PROBE_AGAIN_MS, pending));
     }
 
+    /// `mqtt.sessions` is another one: what was not read of the one before never will be.
+    pub(super) fn forget_states(&mut self) {
+        self.states.clear();
+        self.refused.clear();
+    }
+
     /// Whether some append of messages is in doubt.
     pub(super) fn has_messages(&self) -> bool {
         !self.messages.is_empty()
@@ -111,7 +117,7 @@ impl Core {
         }
         for partition in due {
             let (key, value) = self.mark_record();
-            self.append(Why::Probe, Log::Sessions, partition, key, Some(value));
+            self.append(Why::Probe(self.generation()), Log::Sessions, partition, key, Some(value));
         }
         let due = self.doubts.messages.iter_mut().filter(|(_, probe)| is_due(**probe));
         let due: Vec<Partition> = due

@@ -28,6 +28,8 @@ pub(super) enum Input<'a> {
     Scanned { scan: u64, found: Vec<Token> },
     /// A dead node's producer is fenced everywhere, or not yet.
     FencedAt { incarnation: Incarnation, everywhere: bool },
+    /// The producers of nodes that ended are fenced in this `mqtt.sessions`, as far as Kafka lets this node.
+    FencedAnew { topic_id: u128 },
 }
 
 /// What must happen outside, in order.
@@ -47,6 +49,8 @@ pub(super) enum Effect {
     Scan { scan: u64, partition: Partition, from: i64, nonces: Vec<Nonce> },
     /// Fence a dead node's producer in every partition that a node may write.
     Fence { incarnation: Incarnation, producer_id: i64 },
+    /// Fence producers in every partition of `mqtt.sessions`, which is new.
+    FenceAnew { topic_id: u128, producer_ids: Vec<i64> },
     /// Every outcome of a connection that is gone is there.
     Drained(ConnectionId),
     /// May the node append, and take sessions over?

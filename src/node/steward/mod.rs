@@ -10,11 +10,13 @@ mod core;
 mod doubt;
 mod effect;
 mod fights;
+mod generation;
 mod keeping;
 mod looking;
 mod marks;
 mod owned;
 mod parting;
+mod reading;
 mod routes;
 mod take_over;
 #[cfg(test)]
@@ -33,8 +35,8 @@ use self::commands::{Command, Commands};
 use self::core::Core;
 pub use self::core::{Identity, Limits};
 use self::effect::{Effect, Input, Log};
+use self::reading::Reading;
 use self::routes::{Routes, look_through};
-use super::replay::Replay;
 use super::writer::{AckRouter, NOBODY, Writer};
 use crate::clock;
 use crate::journal::{
@@ -107,7 +109,8 @@ enum Answer {
     Ends { ask: u64, ends: Vec<Origin> },
     Scanned { scan: u64, found: Vec<Token> },
     Fenced { incarnation: Incarnation, everywhere: bool },
-    Replay(Vec<(Partition, crate::journal::Ends)>),
+    FencedAnew { topic_id: u128 },
+    Replay { round: u64, ends: Vec<(Partition, crate::journal::Ends)> },
 }
 
 /// The queue of a steward that is about to be started: the journal needs it before the steward can have the journal.
@@ -135,7 +138,7 @@ async fn run(mut steward: Steward, commands: Arc<Commands>, mut answers: mpsc::R
     let mut tail = journal.tail(Isolation::ReadUncommitted);
     let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    steward.ask_replay();
+    steward.begin_reading();
     loop {
         let (has_unsent, has_wills) = (!steward.unsent.is_empty(), !steward.unsent_wills.is_empty());
         tokio::select! {
@@ -168,7 +171,7 @@ struct Steward {
     on_exit: Box<dyn Fn(&'static str) + Send>,
     on_ready: Option<oneshot::Sender<()>>,
     answers_to: mpsc::Sender<Answer>,
-    replay: Replay,
+    reading: Reading,
     /// Appends that found no room, oldest first.
     unsent: VecDeque<Effect>,
     /// Wills wait by themselves: a suspended node appends none, and its heartbeats must not stand behind them.
@@ -183,8 +186,7 @@ impl Steward {
         } = options;
         let routes =
             |journal| Routes { journal, mapping: Arc::clone(&mapping), token_tick: Arc::clone(&options.token_tick) };
-        let partitions = journal.partitions(sessions);
-        let core = Core::new(identity, limits, rules, partitions, routes(Arc::clone(&journal)), seed);
+        let core = Core::new(identity, limits, rules, routes(Arc::clone(&journal)), seed);
         Self {
             core,
             writer,
@@ -197,7 +199,7 @@ impl Steward {
             on_exit: options.on_exit,
             on_ready: options.on_ready,
             answers_to,
-            replay: Replay::default(),
+            reading: Reading::default(),
             unsent: VecDeque::new(),
             unsent_wills: VecDeque::new(),
             started: clock::now(),
@@ -213,6 +215,7 @@ impl Steward {
     fn on_tick(&mut self) {
         self.set_now();
         self.core.on_tick();
+        self.seek_generation();
     }
 
     fn on_command(&mut self, command: Command) {
@@ -269,52 +272,6 @@ impl Steward {
         }
     }
 
-    fn progress(&mut self, partition: Partition, next: Offset) {
-        if self.replay.on_progress(partition, next) {
-            self.on_replayed();
-        }
-    }
-
-    fn on_replayed(&mut self) {
-        self.core.on_replayed();
-        if let Some(ready) = self.on_ready.take() {
-            // Who started the node may have gone away.
-            let _ = ready.send(());
-        }
-    }
-
-    fn lose(&mut self, tail: &mut dyn Tail) {
-        for partition in self.replay.restart() {
-            tail.unfollow(partition);
-        }
-        self.core.on_lost();
-        self.ask_replay();
-    }
-
-    fn state_partitions(&self) -> Vec<Partition> {
-        let of = |topic| (0..self.journal.partitions(topic)).map(move |number| Partition { topic, number });
-        of(self.cluster).chain(of(self.sessions)).collect()
-    }
-
-    /// Where the state logs begin and end now: the replay is over when it comes to these ends.
-    fn ask_replay(&self) {
-        let (journal, answers_to, partitions) =
-            (Arc::clone(&self.journal), self.answers_to.clone(), self.state_partitions());
-        tasks::spawn("state ends", async move {
-            let ends = loop {
-                match journal.ends(&partitions).await {
-                    Ok(ends) => break ends,
-                    Err(error) => {
-                        tracing::debug!(%error, "the ends of the state logs are not known yet");
-                        tokio::time::sleep(Duration::from_millis(ASK_AGAIN_MS)).await;
-                    }
-                }
-            };
-            // An actor that is gone needs no answer.
-            let _ = answers_to.send(Answer::Replay(partitions.into_iter().zip(ends).collect())).await;
-        });
-    }
-
     fn on_answer(&mut self, answer: Answer, tail: &mut dyn Tail) {
         self.set_now();
         match answer {
@@ -323,14 +280,11 @@ impl Steward {
             Answer::Fenced { incarnation, everywhere } => {
                 self.core.handle(Input::FencedAt { incarnation, everywhere });
             }
-            Answer::Replay(ends) => {
-                for (partition, from) in self.replay.begin(&ends) {
-                    tail.follow(partition, from);
-                }
-                if self.replay.is_over_at_once() {
-                    self.on_replayed();
-                }
+            Answer::FencedAnew { topic_id } => {
+                self.core.handle(Input::FencedAnew { topic_id });
+                self.seek_generation();
             }
+            Answer::Replay { round, ends } => self.on_ends(round, &ends, tail),
         }
     }
 
@@ -356,6 +310,7 @@ impl Steward {
                 Effect::AskEnds { ask } => self.ask_ends(ask),
                 Effect::Scan { scan, partition, from, nonces } => self.scan(scan, partition, from, nonces),
                 Effect::Fence { incarnation, producer_id } => self.fence(incarnation, producer_id),
+                Effect::FenceAnew { topic_id, producer_ids } => self.fence_anew(topic_id, producer_ids),
                 Effect::Drained(connection) => self.router.end_draining(connection),
                 Effect::Suspend(suspended) => {
                     self.suspended.store(suspended, Ordering::Release);
@@ -407,6 +362,7 @@ impl Steward {
             | Effect::AskEnds { .. }
             | Effect::Scan { .. }
             | Effect::Fence { .. }
+            | Effect::FenceAnew { .. }
             | Effect::Drained(_)
             | Effect::Suspend(_)
             | Effect::Exit { .. } => Ok(()),

@@ -13,7 +13,7 @@ use crate::ledger::arbitrary;
 #[derive(Clone, Debug)]
 enum Step {
     Claim { expected: u8 },
-    Set { epoch: i64, state: Box<SessionState> },
+    Set { generation: u32, epoch: i64, state: Box<SessionState> },
     Part(Box<Part>),
     Final(Option<Inbound>),
     Watermark(Watermark),
@@ -28,10 +28,16 @@ fn slot() -> impl Strategy<Value = Slot> {
     proptest::sample::select([&[Slot::Claim, Slot::KeeperClaim, Slot::Set, Slot::Final][..], &parts].concat())
 }
 
+/// Mostly that of the ledger.
+fn generation() -> impl Strategy<Value = u32> {
+    prop_oneof![1 => Just(GENERATION - 1), 6 => Just(GENERATION), 1 => Just(GENERATION + 1)]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..8_u8).prop_map(|expected| Step::Claim { expected }),
-        4 => (0..60_i64, arbitrary::state()).prop_map(|(epoch, state)| Step::Set { epoch, state: Box::new(state) }),
+        4 => (generation(), 0..60_i64, arbitrary::state())
+            .prop_map(|(generation, epoch, state)| Step::Set { generation, epoch, state: Box::new(state) }),
         4 => arbitrary::part().prop_map(|part| Step::Part(Box::new(part))),
         2 => proptest::option::of(arbitrary::inbound()).prop_map(Step::Final),
         1 => arbitrary::watermark().prop_map(Step::Watermark),
@@ -41,6 +47,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => vec(any::<u8>(), 0..6).prop_map(Step::Unknown),
     ]
 }
+
+const GENERATION: u32 = 1;
 
 type Record = (i64, Vec<u8>, Option<Vec<u8>>);
 
@@ -76,8 +84,8 @@ fn records(steps: &[(u8, u8, Step)]) -> Vec<Record> {
                 let value = if is_keeper(*n) { keeper } else { record::claim(node(*n)) };
                 (key(&client, own, claim), Some(value))
             }
-            Step::Set { epoch, state } => {
-                let epoch = Epoch { generation: 0, offset: *epoch * 8 + i64::from(*n) };
+            Step::Set { generation, epoch, state } => {
+                let epoch = Epoch { generation: *generation, offset: *epoch * 8 + i64::from(*n) };
                 (key(&client, own, Slot::Set), Some(record::set(epoch, node(*n), version, state)))
             }
             Step::Part(part) => (key(&client, own, Slot::Part(part.kind())), Some(record::part(version, part))),
@@ -107,7 +115,7 @@ fn compacted(records: &[Record], with_tombstones: bool) -> Vec<Record> {
 }
 
 fn replay(records: &[Record]) -> Sessions {
-    let mut sessions = Sessions::default();
+    let mut sessions = Sessions::new(GENERATION, Rules::ALL);
     for (offset, key, value) in records {
         sessions.apply(*offset, offset * 100, key, value.as_deref());
     }

@@ -53,6 +53,23 @@ fn an_owner_removes_lower_state_and_claims_that_are_over() {
 }
 
 #[test]
+fn what_an_earlier_generation_left_behind_is_removed() {
+    let mut log = Log::new();
+    log.sessions = Sessions::new(1, Rules::ALL);
+    let _ = (log.h(1), log.set(1, 1, &named("own life")));
+    let inbound = Slot::Part(PartKind::Inbound);
+    let _ = (set_of_generation(&mut log, 0), log.part(9, 2, &Part::Inbound(Inbound::default())), log.f(9));
+    assert_eq!(log.anybodys(&[]), keys(&[(9, SET), (9, inbound), (9, Slot::Final)]));
+    log.tidy(&[]);
+    assert_eq!(log.identity().as_deref(), Some("own life"));
+    log.h(9);
+    set_of_generation(&mut log, 0);
+    assert_eq!(log.anybodys(&[]), keys(&[(9, SET)]), "its claim goes as every claim does");
+    set_of_generation(&mut log, 2);
+    assert_eq!(log.anybodys(&[]), keys(&[]), "what comes later is not for this node to remove");
+}
+
+#[test]
 fn a_keeper_removes_state_but_no_claim() {
     let mut log = Log::new();
     let _ = (log.h(1), log.set(1, 1, &named("one")), log.f(1), log.k(2, 1), log.set(2, 1, &named("two")));
