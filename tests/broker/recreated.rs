@@ -48,6 +48,8 @@ fn begin_anew(place: &Place, claims_are_late_too: bool) {
     publisher.send_publish(&publish_2(9, "a", b"in flight"));
     publisher.expect_pubrec(9);
     assert_eq!(subscriber.expect_unacknowledged().text(), "in flight");
+    let absent = lasting(V5, "absent");
+    RawClient::resumed(&dying, &absent, false).leave();
     let mut other = RawClient::resumed(&next, &lasting(V5, "other"), false);
     dying.write_down();
     let late = read(log, &kafka_topic);
@@ -72,6 +74,7 @@ fn begin_anew(place: &Place, claims_are_late_too: bool) {
         subscriber = RawClient::resumed(&dying, &asked, true);
         publisher = RawClient::resumed(&next, &lasting(V5, "publisher"), true);
     }
+    RawClient::resumed(&next, &absent, false).leave();
     publisher.publish_unanswered("old", "not subscribed any more");
     publisher.publish_exactly_once("a", "newer");
     expect_next(&mut subscriber, "newer");
