@@ -51,7 +51,7 @@ test-faults: tools ## faults of a real Kafka under load, the long ones too; TABL
 		cargo test $(LOCKED) --test faults -- --include-ignored --nocapture --test-threads 1 $(ARGS)
 
 .PHONY: sim
-sim: ## play one seed of the simulation: make sim SEED=7; SIM_EVENTS=500 shows more, SIM_FEATURES=all uses all features
+sim: ## play one seed of the simulation: make sim SEED=7; SIM_EVENTS=500 shows more, SIM_SCENE=name a scene, SIM_FEATURES=all all features
 	$(NEED) cargo
 	SEED=$(or $(SEED),0) cargo test $(LOCKED) --test sim -- --ignored --nocapture the_chosen_seed $(ARGS)
 
@@ -62,7 +62,7 @@ sim-swarm: ## play N seeds of the simulation (100), from FROM (1000) on
 		cargo test $(LOCKED) --test sim -- --ignored --nocapture a_swarm_of_seeds $(ARGS)
 
 .PHONY: sim-rules
-sim-rules: ## take out each rule of the ledger and show the seed, of N (100), that notices
+sim-rules: ## take out each rule of the ledger and show the scene and the seed, of N (100), that notices
 	$(NEED) cargo
 	N=$(or $(N),100) cargo test $(LOCKED) --test sim -- --ignored --nocapture without_a_rule $(ARGS)
 

@@ -58,9 +58,7 @@ impl Adversary {
 
     /// Starts all nodes, does harm for `active_ms`, then mends everything.
     pub(crate) async fn run(&mut self, active_ms: u64) {
-        for node in 0..self.nodes {
-            self.start(node);
-        }
+        self.start_all();
         let mut next_deed_ms = self.dice.between(1, 3 * PAUSE_MS);
         while self.cluster.now_ms() < active_ms {
             sleep(Duration::from_millis(LOOK_MS)).await;
@@ -70,6 +68,17 @@ impl Adversary {
                 self.act();
             }
         }
+        self.mend_all();
+    }
+
+    pub(crate) fn start_all(&mut self) {
+        for node in 0..self.nodes {
+            self.start(node);
+        }
+    }
+
+    /// Whatever is down or held goes on.
+    pub(crate) fn mend_all(&mut self) {
         self.mend_at_ms.iter_mut().flatten().for_each(|at_ms| *at_ms = 0);
         self.doomed.fill(false);
         for node in 0..self.nodes {
@@ -77,6 +86,12 @@ impl Adversary {
             self.cluster.put_wall_off(node, 0);
         }
         self.look();
+    }
+
+    /// Kills a node now; another incarnation of it starts after so long.
+    pub(crate) fn crash_for(&mut self, node: usize, down_ms: u64) {
+        self.cluster.crash(node);
+        self.mend_at_ms[node] = Some(self.cluster.now_ms() + down_ms);
     }
 
     /// Nodes that ended are started again, those that rested go on.

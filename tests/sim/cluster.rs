@@ -215,6 +215,43 @@ impl Cluster {
         scope.resume();
     }
 
+    /// The journals of a node as it lives now.
+    fn journals(&self, node: usize) -> Vec<IncarnationId> {
+        let life = Arc::clone(&lock(&self.nodes)[node].life);
+        let life = lock(&life);
+        life.incarnations.clone()
+    }
+
+    /// A node and the log hear nothing of each other until [`Cluster::reconnect`].
+    pub(crate) fn cut_off(&self, node: usize) {
+        self.log.with(|log| self.journals(node).into_iter().for_each(|id| log.cut_off(id)));
+        self.note(node, "cut off");
+    }
+
+    pub(crate) fn reconnect(&self, node: usize) {
+        self.log.with(|log| self.journals(node).into_iter().for_each(|id| log.reconnect(id)));
+        self.note(node, "reconnected");
+    }
+
+    /// What a node appends to a kafka topic takes so long, until it ends or this is taken back.
+    pub(crate) fn slow_down(&self, node: usize, topic: &str, by_ms: u32) {
+        self.log.with(|log| self.journals(node).into_iter().for_each(|id| log.slow_down(id, topic, by_ms)));
+        self.note(node, "slowed down");
+    }
+
+    /// A node reads nothing for so long.
+    pub(crate) fn deafen(&self, node: usize, for_ms: u32) {
+        self.log.with(|log| self.journals(node).into_iter().for_each(|id| log.deafen(id, for_ms)));
+        self.note(node, "deafened");
+    }
+
+    /// Whether a node serves clients.
+    pub(crate) fn serves(&self, node: usize) -> bool {
+        let life = Arc::clone(&lock(&self.nodes)[node].life);
+        let serves = lock(&life).door.is_some();
+        serves
+    }
+
     pub(crate) fn drain(&self, node: usize) {
         let mut nodes = lock(&self.nodes);
         nodes[node].standing = Standing::Draining;

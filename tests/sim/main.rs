@@ -7,6 +7,7 @@
 //!
 //! `make sim SEED=7` plays one seed, `make sim-swarm N=1000` many. `SIM_FEATURES=all` switches features on by name,
 //! `SIM_EVENTS=500` shows more of a run that failed, `SIM_LOG=debug` what its nodes say, between the events,
+//! `SIM_SCENE=held-owner` plays a scene of `scenes` instead of what is drawn at large (also with `make sim-swarm`),
 //! `SIM_WITHOUT=F5` plays with nodes that break that rule, `SIM_RULES=F5,F6 make sim-rules` looks at these rules only.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -21,18 +22,20 @@ mod history;
 mod log_view;
 mod plan;
 mod run;
+mod scenes;
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use millrace::clock;
 use millrace::ledger::rules::{Rule, Rules};
 use millrace::ops::logging;
 use plan::Features;
-use run::{Outcome, play, play_with};
+use run::{Outcome, play, play_scene, play_with};
+use scenes::Scene;
 
 /// Seeds of every test run.
 const SEEDS: Range<u64> = 0..100;
@@ -55,6 +58,21 @@ fn rules() -> Rules {
     let without = std::env::var("SIM_WITHOUT").ok();
     let rule = without.and_then(|name| Rule::ALL.iter().find(|rule| format!("{rule:?}") == name));
     rule.map_or(Rules::ALL, |rule| Rules::without(*rule))
+}
+
+/// The scene that `SIM_SCENE` names.
+fn scene() -> Option<&'static Scene> {
+    let name = std::env::var("SIM_SCENE").ok()?;
+    let names = || scenes::all().map(|scene| scene.name).collect::<Vec<_>>();
+    Some(scenes::named(&name).unwrap_or_else(|| panic!("there is no scene {name:?}; there are {:?}", names())))
+}
+
+/// Plays a seed of what the environment asks for.
+fn play_chosen(seed: u64, rules: Rules) -> Outcome {
+    match scene() {
+        Some(scene) => play_scene(seed, scene, rules),
+        None => play_with(seed, features(), rules),
+    }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -93,19 +111,39 @@ fn what_a_seed_found_once_stays_mended() {
     }
 }
 
+/// Each rule is needed: without it a run fails that passes with it.
+#[test]
+fn a_rule_that_is_missing_is_noticed() {
+    for scenes::Caught { rule, scene, seed } in scenes::caught() {
+        let scene = scene.map(|name| scenes::named(name).unwrap());
+        let outcome = first_that_notices(*rule, scene, *seed..seed + 1);
+        assert!(outcome.is_some(), "{rule:?} is missing, and seed {seed} of {scene:?} does not notice");
+    }
+}
+
 /// Plays seeds on all processors. A run knows nothing of others: its clock, its nodes and its log are its thread's.
 fn play_all(seeds: Range<u64>, look: impl Fn(Outcome) + Sync) {
-    let next = AtomicU64::new(seeds.start);
+    each_until(seeds, |seed| {
+        look(play_chosen(seed, Rules::ALL));
+        false
+    });
+}
+
+/// Calls `look` with each seed, on all processors, until one says that it is enough.
+fn each_until(seeds: Range<u64>, look: impl Fn(u64) -> bool + Sync) {
+    let (next, is_over) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                loop {
+                while !is_over.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if !seeds.contains(&seed) {
                         return;
                     }
-                    look(play(seed, features()));
+                    if look(seed) {
+                        is_over.store(true, Ordering::Relaxed);
+                    }
                 }
             });
         }
@@ -122,7 +160,7 @@ fn the_chosen_seed_keeps_what_is_promised() {
             format: logging::Format::Text,
         });
     }
-    let outcome = play_with(number("SEED").unwrap_or(0), features(), rules());
+    let outcome = play_chosen(number("SEED").unwrap_or(0), rules());
     outcome.expect_right();
     println!(
         "seed {} keeps what is promised: {:?}, {} events, {:?} records, {} ms simulated",
@@ -136,27 +174,50 @@ fn the_chosen_seed_keeps_what_is_promised() {
 
 /// `make sim-rules N=...`
 #[test]
-#[ignore = "plays up to N seeds for each rule"]
+#[ignore = "plays up to N seeds of each scene for each rule, and up to N at large"]
 fn without_a_rule_something_breaks() {
     let (count, from) = (number("N").unwrap_or(100), number("FROM").unwrap_or(1_000));
-    println!("| without | rule | seed | what the checks say |\n|---|---|---|---|");
+    println!("| without | rule | scene | seed | what the checks say |\n|---|---|---|---|---|");
     let mut unnoticed = Vec::new();
     let chosen = std::env::var("SIM_RULES").ok();
     let is_chosen =
         |rule: &&Rule| chosen.as_ref().is_none_or(|chosen| chosen.split(',').any(|name| name == format!("{rule:?}")));
     for &rule in Rule::ALL.iter().filter(is_chosen) {
-        let played = (from..from + count).map(|seed| play_with(seed, features(), Rules::without(rule)));
-        let noticed = played.into_iter().find(|outcome| !outcome.findings.is_empty());
-        let (seed, said) = noticed.as_ref().map_or_else(
-            || (format!("none of {count}"), String::new()),
-            |outcome| (outcome.plan.seed.to_string(), outcome.findings.summary()),
-        );
-        println!("| {rule:?} | {} | {seed} | {said} |", rule.text());
-        if noticed.is_none() {
+        let plans = scenes::of(rule).map(Some).chain([None]).filter(|plan| scene().is_none() || plan.is_some());
+        let plans = plans.filter(|plan| scene().is_none_or(|scene| plan.is_some_and(|plan| plan.name == scene.name)));
+        let noticed = plans.into_iter().find_map(|plan| first_that_notices(rule, plan, from..from + count));
+        if let Some(outcome) = &noticed {
+            let scene = outcome.plan.scene.map_or("at large", |scene| scene.name);
+            let said = outcome.findings.summary();
+            println!("| {rule:?} | {} | {scene} | {} | {said} |", rule.text(), outcome.plan.seed);
+        } else {
+            println!("| {rule:?} | {} | | none of {count} | |", rule.text());
             unnoticed.push(rule);
         }
     }
     assert!(unnoticed.is_empty(), "the simulation does not notice that these are missing: {unnoticed:?}");
+}
+
+/// The first of the seeds that notices that a rule is missing; it passes with all rules.
+fn first_that_notices(rule: Rule, scene: Option<&'static Scene>, seeds: Range<u64>) -> Option<Outcome> {
+    let play = |seed, rules| match scene {
+        Some(scene) => play_scene(seed, scene, rules),
+        None => play_with(seed, features(), rules),
+    };
+    let first: Mutex<Option<Outcome>> = Mutex::new(None);
+    each_until(seeds, |seed| {
+        let outcome = play(seed, Rules::without(rule));
+        if outcome.findings.is_empty() {
+            return false;
+        }
+        play(seed, Rules::ALL).expect_right();
+        let mut first = first.lock().unwrap();
+        if first.as_ref().is_none_or(|before| before.plan.seed > seed) {
+            *first = Some(outcome);
+        }
+        true
+    });
+    first.into_inner().unwrap()
 }
 
 /// `make sim-swarm N=...`

@@ -4,6 +4,7 @@ use millrace::journal::memory::FaultPlan;
 use millrace::ledger::rules::Rules;
 
 use crate::dice::Dice;
+use crate::scenes::Scene;
 
 /// What the clients of a run may use. A feature that is off is neither used nor checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl Features {
 }
 
 /// Which kinds of trouble a run has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "a set of switches")]
 pub(crate) struct Trouble {
     pub(crate) crashes: bool,
@@ -69,9 +70,46 @@ pub(crate) struct Plan {
     pub(crate) queue_packets_max: u64,
     /// Nothing may happen for so long before the run is over.
     pub(crate) quiet_ms: u64,
+    /// Instead of the adversary and of what clients think of.
+    pub(crate) scene: Option<&'static Scene>,
+    /// What is done once everything is at rest; drawn otherwise.
+    pub(crate) ending: Option<Ending>,
+}
+
+/// How a run goes on after it came to rest: everything must be in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// All nodes are replaced after compaction left the last record of each key and no tombstone.
+    Compacted,
+    /// All nodes are replaced.
+    Replaced,
+    /// All clients come back.
+    Returned,
 }
 
 impl Plan {
+    /// What a scene makes of a seed: healthy nodes and a log that is a little slow, but for what the scene does.
+    pub(crate) fn of_scene(seed: u64, scene: &'static Scene) -> Self {
+        let drawn = Self::draw(seed, Features::ALL);
+        let mut dice = Dice::new(seed ^ 0x5ce_4e5);
+        let faults =
+            FaultPlan { seed: dice.roll(), append_delay_ms_max: 20, ack_delay_ms_max: 10, ..FaultPlan::default() };
+        let trouble = Trouble::default();
+        let mut plan = Self {
+            nodes: 3,
+            clients: 2,
+            trouble,
+            faults,
+            log_keeps_order: true,
+            appends_may_be_unknown: false,
+            queue_packets_max: 1000,
+            scene: Some(scene),
+            ..drawn
+        };
+        (scene.plan)(&mut plan, &mut dice);
+        plan
+    }
+
     pub(crate) fn draw(seed: u64, features: Features) -> Self {
         let mut dice = Dice::new(seed);
         let faults = faults(&mut dice);
@@ -101,6 +139,8 @@ impl Plan {
             appends_may_be_unknown,
             queue_packets_max: *dice.pick(&[4, 20, 1000]),
             quiet_ms: if features.wills || features.persistent || features.retained { 40_000 } else { 5_000 },
+            scene: None,
+            ending: None,
         }
     }
 }

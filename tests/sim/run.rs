@@ -12,12 +12,15 @@ use tokio::time::sleep;
 
 use crate::adversary::Adversary;
 use crate::checks::{self, Findings};
+use crate::client::orders::Orders;
 use crate::client::{Client, Phase, Status};
 use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::history::{Digest, Event, History};
 use crate::log_view::LogView;
-use crate::plan::{Features, Plan};
+use crate::plan::{Ending, Features, Plan};
+use crate::scenes::Scene;
+use crate::scenes::stage::Stage;
 
 /// Wall time of the start of every run.
 const STARTED_MS: i64 = 1_700_000_000_000;
@@ -53,9 +56,10 @@ impl Outcome {
         }
         let shown = std::env::var("SIM_EVENTS").ok().and_then(|count| count.parse().ok()).unwrap_or(EVENTS_SHOWN);
         panic!(
-            "seed {} fails (make sim SEED={} shows it again)\n{}\n\nplan: {:?}\nevents: {:?}\nthe last events:\n{}",
+            "seed {} fails (make sim SEED={}{} shows it again)\n{}\n\nplan: {:?}\nevents: {:?}\nthe last events:\n{}",
             self.plan.seed,
             self.plan.seed,
+            self.plan.scene.map(|scene| format!(" SIM_SCENE={}", scene.name)).unwrap_or_default(),
             self.findings,
             self.plan,
             self.history.counts(),
@@ -71,7 +75,15 @@ pub(crate) fn play(seed: u64, features: Features) -> Outcome {
 
 /// Plays a seed with nodes that keep only these rules.
 pub(crate) fn play_with(seed: u64, features: Features, rules: Rules) -> Outcome {
-    let plan = Plan { rules, ..Plan::draw(seed, features) };
+    run(Plan { rules, ..Plan::draw(seed, features) })
+}
+
+/// Plays a seed of a scene with nodes that keep only these rules.
+pub(crate) fn play_scene(seed: u64, scene: &'static Scene, rules: Rules) -> Outcome {
+    run(Plan { rules, ..Plan::of_scene(seed, scene) })
+}
+
+fn run(plan: Plan) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(play_plan(plan))
 }
@@ -85,28 +97,41 @@ async fn play_plan(plan: Plan) -> Outcome {
     let (phase, phases) = watch::channel(Phase::Busy);
     let mut statuses = Vec::new();
     let mut clients = Vec::new();
+    let mut orders = Vec::new();
     let mut adversary = Adversary::new(&cluster, &plan, dice.fork());
     for index in 0..plan.clients {
         let status = Arc::new(Mutex::new(Status::default()));
         statuses.push(Arc::clone(&status));
-        let client = Client::new(index, &cluster, &plan, dice.fork(), phases.clone(), status);
+        let told = plan.scene.map(|_| Orders::default());
+        orders.extend(told.clone());
+        let client = Client::new(index, &cluster, &plan, dice.fork(), phases.clone(), status, told);
         clients.push(tasks::spawn("client", client.live()));
     }
-    adversary.run(plan.active_ms).await;
+    if let Some(scene) = plan.scene {
+        let statuses = statuses.clone();
+        Stage::new(&cluster, &mut adversary, dice.fork(), orders, statuses).play(scene).await;
+    } else {
+        adversary.run(plan.active_ms).await;
+    }
     log.with(|log| log.set_faults(FaultPlan::default()));
     phase.send_replace(Phase::Draining);
     cluster.record(Event::Phase("the faults are over"));
     let mut is_at_rest = come_to_rest(&cluster, &plan, &mut adversary, &statuses).await;
     if plan.features.persistent && is_at_rest {
         // Everything must be in the log: nodes that know nothing, or clients that come back, go on from there.
-        match dice.between(0, 4) {
-            0 => {
+        let drawn = match dice.between(0, 4) {
+            0 => Ending::Compacted,
+            1 | 2 => Ending::Replaced,
+            _ => Ending::Returned,
+        };
+        match plan.ending.unwrap_or(drawn) {
+            Ending::Compacted => {
                 sleep(TOMBSTONES_GONE).await;
                 adversary.compact_all();
                 adversary.replace_all();
             }
-            1 | 2 => adversary.replace_all(),
-            _ => {
+            Ending::Replaced => adversary.replace_all(),
+            Ending::Returned => {
                 phase.send_replace(Phase::Returning);
             }
         }

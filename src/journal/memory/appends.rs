@@ -56,6 +56,8 @@ pub(super) struct Incarnation {
     /// An append was not taken, and not half of the budget has become free since.
     full: bool,
     pub(super) lanes: BTreeMap<Partition, Lane>,
+    /// Groups to these kafka topics take at least so long, in milliseconds.
+    pub(super) slow: BTreeMap<TopicIndex, u32>,
     acks: VecDeque<Acked>,
 }
 
@@ -71,6 +73,7 @@ impl Incarnation {
             taken: 0,
             full: false,
             lanes: BTreeMap::new(),
+            slow: BTreeMap::new(),
             acks: VecDeque::new(),
         }
     }
@@ -290,7 +293,8 @@ impl MemoryLog {
     /// The next group of a lane sets out.
     pub(super) fn send(&mut self, id: IncarnationId, partition: Partition) {
         let Some(serial) = self.set_out(id, partition, None) else { return };
-        match self.dice.up_to(self.plan.append_delay_ms_max) {
+        let slow_ms = self.slowness_ms(id, partition.topic);
+        match self.dice.up_to(self.plan.append_delay_ms_max).saturating_add(slow_ms) {
             0 => self.on_arrival(id, partition, serial),
             delay_ms => self.schedule(delay_ms, Due::Arrive { id, partition, serial }),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::MemoryLog;
 use super::appends::{Due, Held};
 use super::log::IncarnationId;
-use crate::journal::{JournalError, Outcome, Partition, Refusal};
+use crate::journal::{JournalError, Outcome, Partition, Refusal, TopicIndex};
 
 impl MemoryLog {
     /// Cuts an incarnation off until [`MemoryLog::reconnect`]: its appends are held, by coins where they are; its tails
@@ -65,6 +65,30 @@ impl MemoryLog {
             }
         }
         self.wake_tails_of(id);
+    }
+
+    /// From now on each group of appends of an incarnation to this kafka topic takes so long to reach the log; 0: as others.
+    pub fn slow_down(&mut self, id: IncarnationId, topic: &str, by_ms: u32) {
+        let Some(incarnation) = self.incarnations.get_mut(id.0) else { return };
+        let index = incarnation.names.iter().position(|name| name == topic);
+        if let Some(index) = index.and_then(|index| u16::try_from(index).ok()) {
+            incarnation.slow.insert(TopicIndex(index), by_ms);
+        }
+    }
+
+    pub(super) fn slowness_ms(&self, id: IncarnationId, topic: TopicIndex) -> u32 {
+        self.incarnations.get(id.0).and_then(|incarnation| incarnation.slow.get(&topic)).copied().unwrap_or(0)
+    }
+
+    /// The tails that an incarnation has now hear nothing for so long; everything else of it goes on.
+    pub fn deafen(&mut self, id: IncarnationId, for_ms: u32) {
+        let until_ms = self.now_ms + i64::from(for_ms);
+        let mut silenced = Vec::new();
+        for (&tail, state) in self.tails.iter_mut().filter(|(_, state)| state.owner == id) {
+            state.silent_until_ms = state.silent_until_ms.max(until_ms);
+            silenced.push(tail);
+        }
+        silenced.into_iter().for_each(|tail| self.schedule(for_ms, Due::WakeTail(tail)));
     }
 
     /// Whether an incarnation is cut off.

@@ -22,7 +22,7 @@ pub(super) struct TailState {
     /// Told before anything else.
     events: VecDeque<TailEvent>,
     /// It hears nothing before.
-    silent_until_ms: i64,
+    pub(super) silent_until_ms: i64,
 }
 
 #[derive(Debug)]

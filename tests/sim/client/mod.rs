@@ -1,5 +1,7 @@
 //! A client: a library's half of the protocol, driven by dice.
 
+mod obeying;
+pub(crate) mod orders;
 pub(crate) mod state;
 pub(crate) mod wire;
 
@@ -12,6 +14,7 @@ use millrace::mqtt::{ReasonCode, decode};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::orders::{Order, Orders, Visit};
 use self::state::{Owed, Request, State};
 use self::wire::Wire;
 use crate::cluster::Cluster;
@@ -63,6 +66,8 @@ struct Habits {
     pause_ms: u64,
     /// Sends its acknowledgements late.
     is_lazy: bool,
+    /// Nor by and by.
+    is_mute: bool,
     /// 0: says nothing about it.
     receive_max: u16,
     padding: u64,
@@ -88,6 +93,9 @@ pub(crate) struct Client {
     /// The client has its half of a session.
     has_session: bool,
     must_start_clean: bool,
+    /// In a scene the client does what it is told.
+    orders: Option<Orders>,
+    visit: Option<Visit>,
 }
 
 /// Why a connection is over.
@@ -101,8 +109,12 @@ impl Client {
         mut dice: Dice,
         phase: watch::Receiver<Phase>,
         status: Arc<Mutex<Status>>,
+        orders: Option<Orders>,
     ) -> Self {
-        let habits = Habits::draw(plan, &mut dice);
+        let mut habits = Habits::draw(plan, &mut dice);
+        if orders.is_some() {
+            habits.obey();
+        }
         Self {
             index,
             cluster: Arc::clone(cluster),
@@ -119,13 +131,19 @@ impl Client {
             is_fleeting: false,
             has_session: false,
             must_start_clean: false,
+            orders,
+            visit: None,
         }
     }
 
     /// Connects again and again, for ever.
     pub(crate) async fn live(mut self) {
         loop {
-            let node = usize::try_from(self.dice.between(0, self.cluster.nodes() as u64 - 1)).unwrap();
+            self.await_orders().await;
+            let node = match &self.visit {
+                Some(visit) => visit.node,
+                None => usize::try_from(self.dice.between(0, self.cluster.nodes() as u64 - 1)).unwrap(),
+            };
             if let Some(stream) = self.cluster.connect(node) {
                 let link = Link { client: self.index, connection: self.connections };
                 self.connections += 1;
@@ -160,7 +178,7 @@ impl Client {
         wire.connect(link, &format!("client-{}", self.index), keep_alive_s, receive_max, &asked);
         self.cluster.record(Event::Connecting { link, asked });
         flush(wire).await?;
-        let session_present = match timeout(CONNACK_LIMIT, wire.read()).await {
+        let session_present = match timeout(CONNACK_LIMIT, self.read_connack(wire)).await {
             Err(_) => return Err(End::GaveUp),
             Ok(None) => return Err(End::Closed(None)),
             Ok(Some(frame)) => self.on_connack(link, &frame)?,
@@ -172,6 +190,7 @@ impl Client {
             return Err(End::Cut);
         }
         (self.has_session, self.must_start_clean) = (true, false);
+        self.visit = None;
         self.resume(link, wire, session_present).await?;
         let mut act_at = Instant::from_std(millrace::clock::now());
         loop {
@@ -193,7 +212,9 @@ impl Client {
                 }
                 self.report();
             }
-            self.pay(wire).await?;
+            if !self.habits.is_mute || self.drains() {
+                self.pay(wire).await?;
+            }
             self.act(link, wire).await?;
         }
     }
@@ -207,6 +228,11 @@ impl Client {
 
     fn ask(&mut self, node: usize) -> Asked {
         let drains = self.drains();
+        if let Some(Visit { clean_start, expiry_s, will, .. }) = self.visit.clone() {
+            // What follows the scene goes on with the same session.
+            self.habits.expiry_s = expiry_s;
+            return Asked { node, clean_start: clean_start || self.must_start_clean, expiry_s, will };
+        }
         let is_clean =
             self.habits.expiry_s == 0 && (self.habits.version != ProtocolVersion::V5 || self.dice.chance(900));
         let starts_clean = !drains && self.dice.chance(self.habits.clean_start_permille) || self.must_start_clean;
@@ -298,6 +324,9 @@ impl Client {
             wire.ping();
             return flush(wire).await;
         }
+        if self.orders.is_some() {
+            return self.obey(link, wire).await;
+        }
         let habits = self.habits;
         let action = self.dice.weighted(&[
             (habits.publishes, Action::Publish),
@@ -349,6 +378,10 @@ impl Client {
                 filters.push((filter, self.qos()));
             }
         }
+        self.subscribe_to(link, wire, filters);
+    }
+
+    fn subscribe_to(&mut self, link: Link, wire: &mut Wire, filters: Vec<(String, u8)>) {
         let id = self.state.take_id();
         wire.subscribe(id, &filters);
         self.state.requests.insert(id, Request::Subscribe(filters.clone()));
@@ -360,6 +393,10 @@ impl Client {
             return;
         }
         let filters = vec![(*self.dice.pick(&FILTERS)).to_owned()];
+        self.unsubscribe_from(link, wire, filters);
+    }
+
+    fn unsubscribe_from(&mut self, link: Link, wire: &mut Wire, filters: Vec<String>) {
         let id = self.state.take_id();
         wire.unsubscribe(id, &filters);
         self.state.requests.insert(id, Request::Unsubscribe(filters.clone()));
@@ -516,6 +553,7 @@ impl Habits {
             naps: *dice.pick(&[0, 0, 2]),
             pause_ms: *dice.pick(&[50, 200, 600]),
             is_lazy: dice.chance(300),
+            is_mute: false,
             receive_max: if version == ProtocolVersion::V5 { *dice.pick(&[0, 0, 1, 4]) } else { 0 },
             padding: *dice.pick(&[0, 0, 20, 1500]),
             clean_start_permille: *dice.pick(&[0, 100, 300]),
