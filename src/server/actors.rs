@@ -13,6 +13,7 @@ use crate::clock;
 use crate::config::{Config, Limits};
 use crate::journal::{Isolation, SharedJournal, TopicIndex};
 use crate::ledger::ids::Incarnation;
+use crate::ledger::rules::Rules;
 use crate::node::Node;
 use crate::node::connections::Connections;
 use crate::node::fanout::{self, FanoutHandle};
@@ -101,7 +102,7 @@ impl Actors<'_> {
             () = shutdown.stopped() => {}
             _ = is_retained_ready => {}
         }
-        (Arc::new(self.node(writer, steward, fanout, token_tick)), over)
+        (Arc::new(self.node(writer, steward, fanout, token_tick, ground.rules)), over)
     }
 
     fn mapping(&self) -> Arc<Mapping> {
@@ -143,10 +144,11 @@ impl Actors<'_> {
         steward: StewardHandle,
         fanout: FanoutHandle,
         token_tick: Arc<AtomicU32>,
+        rules: Rules,
     ) -> Node {
         let limits = &self.config.limits;
         Node {
-            settings: Arc::new(settings(limits, self.config.topics.messages.retention)),
+            settings: Arc::new(settings(limits, self.config.topics.messages.retention, rules)),
             mailbox_limits: MailboxLimits {
                 deliveries_max: usize::try_from(limits.queue_packets_max).unwrap_or(usize::MAX),
                 delivery_bytes_max: limits.queue_bytes_max,
@@ -198,7 +200,7 @@ fn session_expiry_s_max(retention: Duration) -> u32 {
     u32::try_from(retention.saturating_sub(margin).as_secs()).unwrap_or(u32::MAX)
 }
 
-fn settings(limits: &Limits, retention: Duration) -> Settings {
+fn settings(limits: &Limits, retention: Duration, rules: Rules) -> Settings {
     let receive_maximum = std::num::NonZeroU16::new(limits.receive_maximum).unwrap_or(std::num::NonZeroU16::MIN);
     Settings {
         connect_timeout_ms: u64::try_from(limits.connect_timeout.as_millis()).unwrap_or(u64::MAX),
@@ -215,6 +217,7 @@ fn settings(limits: &Limits, retention: Duration) -> Settings {
         subscribe_packets_max: SUBSCRIBE_PACKETS_MAX,
         keep_alive_s_max: u16::try_from(limits.keep_alive_max.as_secs()).unwrap_or(u16::MAX),
         deliver_window_max: receive_maximum.get(),
+        rules,
         ..Settings::default()
     }
 }

@@ -17,6 +17,7 @@ use super::look_up;
 use super::publish::{AckQueue, NOT_WRITABLE, Rare, answer};
 use super::{AppendOutcome, CloseCause, Effect, Effects, Outgoing, Outstanding, Phase, Session};
 use crate::ledger::ids::{Place, Token};
+use crate::ledger::rules::Rule;
 use crate::ledger::state::{Inbound as InboundState, Unresolved};
 use crate::mqtt::packet::{ProtocolVersion, Publish};
 use crate::mqtt::{PacketId, ReasonCode};
@@ -230,9 +231,10 @@ impl Session {
         alias_topic: Option<Arc<str>>,
         effects: &mut Effects,
     ) {
+        let rules = self.settings.rules;
         let Rare { hold, exact, .. } = &mut **self.publishes.rare.get_or_insert_default();
         // Q2: DUP proves nothing but that there may have been a first time.
-        let in_doubt = publish.dup && !exact.unresolved.is_empty();
+        let in_doubt = publish.dup && !exact.unresolved.is_empty() && rules.holds(Rule::Q2);
         let sequence = exact.owed.push(packet_id, None);
         if in_doubt || hold.as_ref().is_some_and(HoldBack::holds_back_qos2) {
             let Some(held) =
@@ -248,6 +250,9 @@ impl Session {
         }
         let token = Some(self.begin_append(packet_id));
         effects.push(Effect::Append { sequence: Some(sequence), alias_topic, token });
+        if !rules.holds(Rule::Q1) {
+            self.on_appended_exactly_once(sequence, AppendOutcome::Written, effects);
+        }
     }
 
     /// Q1: every append has its own token.
@@ -309,7 +314,9 @@ impl Session {
             None => {
                 if let Some(exact) = exact.filter(|exact| !exact.unresolved.is_empty()) {
                     // Q4: an earlier node sent PUBREC for it.
-                    look_up::release(&mut exact.unresolved, packet_id);
+                    if self.settings.rules.holds(Rule::Q4) {
+                        look_up::release(&mut exact.unresolved, packet_id);
+                    }
                     self.release_inbound(packet_id, effects);
                 } else {
                     let reason = ReasonCode::PacketIdentifierNotFound;
@@ -324,11 +331,13 @@ impl Session {
         let Some(exact) = self.publishes.exact_mut() else { return };
         if let Some(durable) = self.durable.as_deref_mut().filter(|durable| durable.is_durable()) {
             let version = durable.inbound.write();
-            exact.set(packet_id, Stage::Releasing { version }, false);
-        } else {
-            exact.end(packet_id);
-            effects.push(Effect::Send(Outgoing::PubComp { packet_id, reason: ReasonCode::Success }));
+            if self.settings.rules.holds(Rule::Q3) {
+                exact.set(packet_id, Stage::Releasing { version }, false);
+                return;
+            }
         }
+        exact.end(packet_id);
+        effects.push(Effect::Send(Outgoing::PubComp { packet_id, reason: ReasonCode::Success }));
     }
 
     /// The inbound state was read back: what waited for that is complete.

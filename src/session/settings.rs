@@ -3,6 +3,8 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use crate::ledger::rules::Rules;
+
 /// What a session allows and announces. Shared by all sessions of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -42,6 +44,8 @@ pub struct Settings {
     pub exactly_once_max: usize,
     /// Most publishes to the client that wait for its acknowledgement, whatever it announces.
     pub deliver_window_max: u16,
+    /// Which rules hold: all of them, but where a simulation shows what one is for.
+    pub rules: Rules,
 }
 
 impl Default for Settings {
@@ -64,6 +68,7 @@ impl Default for Settings {
             hold_back_ms: 2_000,
             exactly_once_max: 1_000,
             deliver_window_max: 64,
+            rules: Rules::ALL,
         }
     }
 }

@@ -16,8 +16,14 @@ impl Sessions {
     pub fn owner_litter(&self, client: &ClientKey, own: Nonce, fenced: Fenced<'_>) -> Vec<Vec<u8>> {
         let Some(records) = self.clients.get(client) else { return Vec::new() };
         let Some(own) = records.run(own) else { return Vec::new() };
-        let (Some(set), Some(own_claim)) = (&own.set, &own.claim) else { return Vec::new() };
-        let lower = |run: &&Run| run.epoch(self.generation).is_some_and(|epoch| epoch < set.epoch);
+        let Some(own_claim) = &own.claim else { return Vec::new() };
+        let own_epoch = match &own.set {
+            Some(set) => Some(set.epoch),
+            None if self.rules.holds(Rule::F7) => None,
+            None => own.epoch(self.generation),
+        };
+        let Some(own_epoch) = own_epoch else { return Vec::new() };
+        let lower = |run: &&Run| run.epoch(self.generation).is_some_and(|epoch| epoch < own_epoch);
         let mut keys = Vec::new();
         for run in records.runs().iter().filter(lower) {
             state_keys(&mut keys, client, run);

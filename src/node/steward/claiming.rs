@@ -14,7 +14,7 @@ use crate::ledger::ids::{Epoch, Nonce, Origin};
 use crate::ledger::record::{self, ClientKey, Key, LastWord, Slot};
 use crate::ledger::rules::Rule;
 use crate::ledger::sessions::Inherited;
-use crate::ledger::state::{DueWill, Inbound, Will};
+use crate::ledger::state::{DueWill, Inbound, Part, Will};
 use crate::mqtt::ReasonCode;
 use crate::node::connections::ConnectionId;
 use crate::node::mailbox::{Mailbox, Notice};
@@ -188,6 +188,9 @@ impl Core {
             if owned.claim.handle(Event::ForeignClaim { counted: true }) != Decision::Fenced {
                 continue;
             }
+            if !self.rules.holds(Rule::F6) && owned.stage == Stage::Serving {
+                continue;
+            }
             let was = mem::replace(&mut owned.stage, Stage::Closing);
             if let Some(port) = &owned.port {
                 if !is_own && !port.mailbox.is_closed() {
@@ -205,7 +208,7 @@ impl Core {
         }
     }
 
-    fn take_over(&mut self, key: u64) {
+    pub(super) fn take_over(&mut self, key: u64) {
         let Some(owned) = self.owned.get(&key) else { return };
         let found = self.inherited(owned.partition, &owned.client);
         let wish = match &owned.purpose {
@@ -226,13 +229,19 @@ impl Core {
             self.by_connection.remove(&port.id);
             self.effects.push(port.tell(Notice::Denied(reason)));
         }
+        let is_claimed = !self.rules.holds(Rule::F8) && !had_state && self.has_other_claims(key);
+        let Some(owned) = self.owned.get_mut(&key) else { return };
         let must_write = had_state || wish.expiry_s > 0 || wish.will.is_some();
-        owned.session_present = taken.session_present;
+        owned.session_present = taken.session_present || is_claimed;
         owned.state = Some(Box::new(taken.state));
         if let Some(epoch) = owned.epoch {
             let decision = owned.claim.handle(Event::OwnClaim { epoch, counted: true, needs_set: must_write });
             debug_assert!(matches!(decision, Decision::WriteSet { .. } | Decision::Told { .. }), "{decision:?}");
         }
+        if !self.rules.holds(Rule::F7) {
+            self.clean_below(key);
+        }
+        let Some(owned) = self.owned.get_mut(&key) else { return };
         if !must_write {
             owned.stage = Stage::Serving;
             self.serve(key);
@@ -242,6 +251,20 @@ impl Core {
         } else {
             self.ask_for_wills(key, &taken.newly_due);
         }
+    }
+
+    /// F8 broken on purpose: whether a session seems to be there because somebody claimed it.
+    fn has_other_claims(&self, key: u64) -> bool {
+        let Some(owned) = self.owned.get(&key) else { return false };
+        let claims = self.ledgers.get(owned.partition as usize).map(|ledger| ledger.claims(&owned.client));
+        claims.iter().flatten().any(|claim| claim.nonce != owned.nonce)
+    }
+
+    /// F4 broken on purpose: the first set was read back, and what it left out follows.
+    fn write_rest(&mut self, key: u64) {
+        let Some(state) = self.owned.get(&key).and_then(|owned| owned.state.as_deref()) else { return };
+        let part = Part::Subscriptions(state.subscriptions.clone(), state.position.clone());
+        self.write_part(key, None, &part);
     }
 
     /// V2: where the partitions of these wills end, before anything of them may be appended.
@@ -275,6 +298,7 @@ impl Core {
     pub(super) fn on_set_back(&mut self, key: u64, version: u32) {
         let Some(owned) = self.owned.get_mut(&key) else { return };
         match owned.stage {
+            Stage::Setting if !self.rules.holds(Rule::F4) && version == 1 => self.write_rest(key),
             Stage::Setting if owned.version == version => {
                 if matches!(owned.purpose, Purpose::Keep(_)) || owned.port.is_none() && !owned.told {
                     owned.stage = Stage::Publishing;
@@ -351,7 +375,8 @@ impl Core {
 
     /// F7: what lower nonces left behind goes, now that the own set was read back.
     pub(super) fn clean_below(&mut self, key: u64) {
-        let Some(owned) = self.owned.get(&key).filter(|owned| owned.has_set) else { return };
+        let without_set = !self.rules.holds(Rule::F7);
+        let Some(owned) = self.owned.get(&key).filter(|owned| owned.has_set || without_set) else { return };
         let Some(ledger) = self.ledgers.get(owned.partition as usize) else { return };
         let fenced = |incarnation| self.members.is_fenced(incarnation);
         let partition = owned.partition;

@@ -8,6 +8,7 @@ use crate::journal::Outcome;
 use crate::ledger::ids::Incarnation;
 use crate::ledger::members::ClusterApplied;
 use crate::ledger::record::cluster::{self, ClusterKey, Node};
+use crate::ledger::rules::Rule;
 
 /// A fence that did not reach every partition is tried again after so long.
 const FENCE_AGAIN_MS: i64 = 2_000;
@@ -171,6 +172,10 @@ impl Core {
             .collect();
         for (incarnation, producer_id) in todo {
             self.cluster.fencing.insert(incarnation, i64::MAX);
+            if !self.rules.holds(Rule::F9) {
+                self.on_fenced_at(incarnation, true);
+                continue;
+            }
             self.effects.push(Effect::Fence { incarnation, producer_id });
         }
     }

@@ -10,13 +10,14 @@ use super::commands::Command;
 use super::effect::{Effect, Input, Log};
 use super::marks::Marks;
 use super::owned::{Awaited, Owned, Stage};
-use crate::journal::{Outcome, Partition, Refusal};
+use crate::journal::{Offset, Outcome, Partition, Refusal};
 use crate::ledger::claim::{Decision, Event};
-use crate::ledger::ids::{Incarnation, Nonce, Origin};
+use crate::ledger::ids::{Epoch, Incarnation, Nonce, Origin};
 use crate::ledger::members::{Members, Patience};
-use crate::ledger::record::{self, ClientKey, Slot};
-use crate::ledger::rules::Rules;
+use crate::ledger::record::{self, ClientKey, Key, Slot};
+use crate::ledger::rules::{Rule, Rules};
 use crate::ledger::sessions::{Applied, Sessions};
+use crate::ledger::state::SessionState;
 use crate::mqtt::ReasonCode;
 use crate::node::connections::ConnectionId;
 use crate::node::mailbox::Notice;
@@ -355,7 +356,7 @@ impl Core {
     fn on_session_outcome(&mut self, key: u64, pending: Pending, outcome: Outcome) {
         let Some(owned) = self.owned.get(&key) else { return };
         match outcome {
-            Outcome::Written(_) => {}
+            Outcome::Written(at) => self.on_acked_unread(key, &pending, at),
             Outcome::Unknown => self.doubt(pending),
             Outcome::Refused(_) if owned.is_fenced() && !owned.said_last && !owned.given_up => {}
             Outcome::Refused(Refusal::Deadline) => self.append_missing(pending),
@@ -365,6 +366,23 @@ impl Core {
                 // Without it the session could not even end.
                 self.doubts.retry(self.now_ms, pending);
             }
+        }
+    }
+
+    /// A record of a session is in the log and was not read back: that counts only where F2 and F5 are broken on purpose.
+    fn on_acked_unread(&mut self, key: u64, pending: &Pending, at: Offset) {
+        let rules = self.rules;
+        let is_claim = matches!(record::parse(&pending.key), Ok(Key::Of { slot: Slot::Claim, .. }));
+        let epoch = Epoch { generation: self.generation(), offset: at.0 };
+        let Some(owned) = self.owned.get_mut(&key) else { return };
+        if !rules.holds(Rule::F2) && is_claim && owned.epoch.is_none() && owned.stage == Stage::Claiming {
+            owned.epoch = Some(epoch);
+            self.take_over(key);
+        } else if !rules.holds(Rule::F5)
+            && let Some(version) = pending.version
+        {
+            let nonce = owned.nonce;
+            self.on_read_back(nonce, version);
         }
     }
 
@@ -432,7 +450,11 @@ impl Core {
         let Some(owned) = self.owned.get_mut(&key) else { return };
         let (Some(epoch), version) = (owned.epoch, owned.next_version()) else { return };
         let Some(state) = owned.state.as_deref() else { return };
-        let value = record::set(epoch, incarnation, version, state);
+        let value = if self.rules.holds(Rule::F4) || owned.stage != Stage::Setting {
+            record::set(epoch, incarnation, version, state)
+        } else {
+            record::set(epoch, incarnation, version, &SessionState { subscriptions: Vec::new(), ..state.clone() })
+        };
         let record_key = record::key(&owned.client, owned.nonce, Slot::Set);
         owned.has_set = true;
         owned.awaited.push(Awaited { version, sequence: None, since_ms: now_ms });
@@ -489,6 +511,9 @@ impl Core {
         let Some(&key) = self.by_nonce.get(&nonce) else { return };
         let Some(owned) = self.owned.get_mut(&key) else { return };
         let unclean = owned.unclean;
+        if !self.rules.holds(Rule::F6) {
+            owned.forget_fence();
+        }
         let decision = owned.claim.handle(Event::ReadBack { version });
         let (done, left) = mem::take(&mut owned.awaited).into_iter().partition(|awaited| awaited.version == version);
         owned.awaited = left;

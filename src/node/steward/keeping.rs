@@ -8,7 +8,9 @@ use super::effect::Log;
 use super::owned::{Owned, Purpose, Stage};
 use super::take_over::{inherit, since_ms};
 use crate::ledger::claim::Event;
+use crate::ledger::ids::Nonce;
 use crate::ledger::record::ClientKey;
+use crate::ledger::rules::Rule;
 use crate::ledger::sessions::{Absent, Inherited};
 use crate::ledger::state::Life;
 
@@ -61,7 +63,7 @@ impl Core {
             .take(room)
             .collect();
         for absent in due {
-            let nonce = self.random_nonce();
+            let nonce = self.keeper_nonce(absent.owner);
             let purpose = Purpose::Keep(absent.owner);
             self.append_claim(Owned::new(absent.client, partition, nonce, purpose, self.rules, self.now_ms));
         }
@@ -79,11 +81,17 @@ impl Core {
                 continue;
             };
             if ledger.last_word(&client, absent.owner).is_some() {
-                let nonce = self.random_nonce();
+                let nonce = self.keeper_nonce(absent.owner);
                 let purpose = Purpose::Keep(absent.owner);
                 self.append_claim(Owned::new(client, partition, nonce, purpose, self.rules, self.now_ms));
             }
         }
+    }
+
+    /// K2: no two keepers' claims share a key.
+    fn keeper_nonce(&mut self, expected: Nonce) -> Nonce {
+        let own = self.random_nonce();
+        if self.rules.holds(Rule::K2) { own } else { Nonce(expected.0.map(|byte| !byte)) }
     }
 
     fn keepers_under_way(&self) -> usize {

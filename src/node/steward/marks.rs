@@ -12,6 +12,7 @@ use super::effect::{Effect, Log};
 use super::owned::{Owned, Stage};
 use crate::ledger::ids::{Origin, Place};
 use crate::ledger::record::{self, Watermark};
+use crate::ledger::rules::Rule;
 use crate::node::connections::ConnectionId;
 use crate::node::fanout::WatermarkRound;
 use crate::node::mailbox::Notice;
@@ -141,7 +142,15 @@ impl Core {
     /// Q5: the sample may be written once no token of its tick or before is unreleased and unrecorded.
     fn accept_sample(&mut self) {
         let Some((tick, _)) = &self.marks.sample else { return };
-        let tick = *tick;
+        let is_clear = !self.rules.holds(Rule::Q5) || self.accounts_for_tokens(*tick);
+        if is_clear && let Some((_, sample)) = self.marks.sample.take() {
+            self.marks.tokens = sample;
+            self.write_marks();
+        }
+    }
+
+    /// Whether every token of a tick or before is released or recorded; asks the sessions to record those that are not.
+    fn accounts_for_tokens(&mut self, tick: u32) -> bool {
         let mut clear = !self.doubts.has_messages();
         for owned in self.owned.values() {
             if let Some(port) = &owned.port {
@@ -156,10 +165,7 @@ impl Core {
                 clear = false;
             }
         }
-        if clear && let Some((_, sample)) = self.marks.sample.take() {
-            self.marks.tokens = sample;
-            self.write_marks();
-        }
+        clear
     }
 }
 

@@ -180,6 +180,13 @@ impl Owned {
         matches!(self.claim.state(), State::Fenced | State::Void)
     }
 
+    /// F6 broken on purpose: who reads an own record takes itself for the owner again.
+    pub(super) fn forget_fence(&mut self) {
+        if let (true, Some(epoch)) = (self.is_fenced(), self.epoch) {
+            self.claim.handle(Event::OwnClaim { epoch, counted: true, needs_set: false });
+        }
+    }
+
     /// The version of the next record; a fenced nonce writes only where it stands (W3).
     pub(super) fn next_version(&mut self) -> u32 {
         self.version = match self.claim.handle(Event::Write) {

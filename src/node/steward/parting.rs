@@ -36,7 +36,7 @@ impl Core {
         }
     }
 
-    fn write_part(&mut self, key: u64, sequence: Option<u64>, part: &Part) {
+    pub(super) fn write_part(&mut self, key: u64, sequence: Option<u64>, part: &Part) {
         let now_ms = self.now_ms;
         let Some(owned) = self.owned.get_mut(&key) else { return };
         let version = owned.next_version();

@@ -6,15 +6,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Findings, events};
 use crate::history::{End, Event, History, Link};
 
+/// Reason code of DISCONNECT: Session taken over.
+const TAKEN_OVER: u8 = 0x8e;
+
 pub(crate) fn check(history: &History, is_at_rest: bool, findings: &mut Findings) {
     let mut newest: BTreeMap<usize, u32> = BTreeMap::new();
+    let mut last: BTreeMap<usize, u32> = BTreeMap::new();
     let mut asked_late: BTreeSet<Link> = BTreeSet::new();
     let mut open: BTreeSet<Link> = BTreeSet::new();
     let mut lasting: BTreeSet<Link> = BTreeSet::new();
     for (index, event) in events(history) {
         match event {
-            Event::Connecting { link, asked } if asked.expiry_s > 0 => {
-                lasting.insert(*link);
+            Event::Connecting { link, asked } => {
+                last.insert(link.client, link.connection);
+                if asked.expiry_s > 0 {
+                    lasting.insert(*link);
+                }
+            }
+            Event::Ended { link, end: End::Closed(Some(TAKEN_OVER)) }
+                if last.get(&link.client) == Some(&link.connection) =>
+            {
+                let Link { client, connection } = link;
+                let what = format!("client {client}: connection {connection} was told at {index} that another one");
+                findings.add("ownership", format!("{what} took its session; there is none"));
             }
             Event::Accepted { link, .. } => {
                 newest.insert(link.client, link.connection);

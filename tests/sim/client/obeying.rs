@@ -93,6 +93,10 @@ impl Client {
                 return Err(if with_will { End::LeftWithWill } else { End::Left });
             }
             Order::Cut => return Err(End::Cut),
+            Order::Sleep { ms } => {
+                sleep(Duration::from_millis(ms)).await;
+                return Err(End::Cut);
+            }
             Order::LeaveOpen => return Err(End::LeftOpen),
             Order::Pay(pays) => (self.habits.is_lazy, self.habits.is_mute) = (!pays, !pays),
         }

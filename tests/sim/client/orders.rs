@@ -47,6 +47,10 @@ pub(crate) enum Order {
         with_will: bool,
     },
     Cut,
+    /// Reads nothing for so long, then breaks off.
+    Sleep {
+        ms: u64,
+    },
     /// Leaves the connection as it is and knows nothing more of it.
     LeaveOpen,
     /// Acknowledgements that it owes: `false` keeps them back.

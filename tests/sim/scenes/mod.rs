@@ -19,6 +19,10 @@ use millrace::ledger::rules::Rule;
 use self::stage::Stage;
 use crate::dice::Dice;
 use crate::plan::Plan;
+pub(crate) use crate::run::MESSAGES;
+
+/// The kafka topic of sessions.
+pub(crate) const SESSIONS: &str = "mqtt.sessions";
 
 /// A scene as it is played.
 pub(crate) type Playing<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;

@@ -11,7 +11,7 @@ use crate::client::Status;
 use crate::client::orders::{Order, Orders, Visit};
 use crate::cluster::Cluster;
 use crate::dice::Dice;
-use crate::history::Event;
+use crate::history::{Answer, Event};
 
 /// Ended nodes are looked for so often.
 const LOOK_MS: u64 = 10;
@@ -46,6 +46,11 @@ impl<'a> Stage<'a> {
             self.cluster.reconnect(node);
         }
         self.adversary.mend_all();
+    }
+
+    /// A number between `low` and `high`.
+    pub(crate) fn draw(&mut self, low: u32, high: u32) -> u32 {
+        u32::try_from(self.dice.between(low.into(), high.into())).unwrap()
     }
 
     // ---- time
@@ -95,6 +100,14 @@ impl<'a> Stage<'a> {
     /// Waits for an event after so many that there were before: [`Stage::events`].
     pub(crate) async fn seen(&mut self, after: usize, is_it: impl Fn(&Event) -> bool) -> bool {
         self.until(|stage| stage.cluster.history().entries.iter().skip(after).any(|entry| is_it(&entry.event))).await
+    }
+
+    /// Waits for an answer to a publish of a client, after so many events.
+    pub(crate) async fn answered(&mut self, after: usize, client: usize, expected: Answer) -> bool {
+        self.seen(after, |event| {
+            matches!(event, Event::Answered { link, answer, .. } if link.client == client && *answer == expected)
+        })
+        .await
     }
 
     /// How many events there are.

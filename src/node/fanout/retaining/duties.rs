@@ -14,7 +14,6 @@ use crate::ledger::retained::marks::{DUTY_TICK, Vector};
 use crate::ledger::retained::record;
 use crate::ledger::retained::store::Entry;
 use crate::ledger::retained::writer::Obligation;
-use crate::ledger::rules::Rule;
 use crate::message::{self, Decoded, Message, RecordRef};
 use crate::node::writer::NOBODY;
 use crate::ops::tasks;
@@ -45,13 +44,9 @@ impl Retaining {
             return;
         }
         let (members, me) = (&self.members, self.incarnation);
-        let without_fence = !self.rules.holds(Rule::F9);
         let unknown = &self.unknown;
-        let is_over = |node| {
-            members.is_fenced(node)
-                || without_fence && members.is_evicted(node)
-                || unknown.get(&node).is_some_and(|ticks| *ticks >= UNKNOWN_TICKS_MAX)
-        };
+        let is_over =
+            |node| members.is_fenced(node) || unknown.get(&node).is_some_and(|ticks| *ticks >= UNKNOWN_TICKS_MAX);
         let is_kept = |partition| members.keeper_of(partition) == Some(me);
         for action in self.keeper.poll(&self.marks, &self.writer, is_over, is_kept) {
             match action {
