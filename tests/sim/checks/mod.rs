@@ -3,6 +3,7 @@
 
 mod delivery;
 mod durability;
+mod late_retained;
 mod order;
 mod ownership;
 pub(crate) mod probe;
@@ -73,6 +74,7 @@ pub(crate) fn check(
         delivery::check_nothing_missing(history, findings);
         if plan.features.retained {
             retained::check(history, log, plan.appends_may_be_unknown, probed, findings);
+            late_retained::check(history, log, findings);
         }
         if plan.features.wills {
             wills::check(plan, history, log, findings);

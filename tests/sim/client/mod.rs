@@ -228,9 +228,9 @@ impl Client {
 
     fn ask(&mut self, node: usize) -> Asked {
         let drains = self.drains();
-        if let Some(Visit { clean_start, expiry_s, will, .. }) = self.visit.clone() {
+        if let Some(Visit { node: _, clean_start, expiry_s, will, receive_max }) = self.visit.clone() {
             // What follows the scene goes on with the same session.
-            self.habits.expiry_s = expiry_s;
+            (self.habits.expiry_s, self.habits.receive_max) = (expiry_s, receive_max);
             return Asked { node, clean_start: clean_start || self.must_start_clean, expiry_s, will };
         }
         let is_clean =

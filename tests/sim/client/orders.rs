@@ -13,12 +13,14 @@ pub(crate) struct Visit {
     /// 0: the session ends with the connection.
     pub(crate) expiry_s: u32,
     pub(crate) will: Option<Will>,
+    /// 0: says nothing about it.
+    pub(crate) receive_max: u16,
 }
 
 impl Visit {
     /// A session that lasts an hour, without a will.
     pub(crate) fn to(node: usize) -> Self {
-        Self { node, clean_start: false, expiry_s: 3600, will: None }
+        Self { node, clean_start: false, expiry_s: 3600, will: None, receive_max: 0 }
     }
 }
 
