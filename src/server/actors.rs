@@ -127,12 +127,12 @@ impl Actors<'_> {
             reports: Arc::new(steward.clone()),
             recent_bytes_max: RECENT_BYTES_MAX,
             watermark_interval_ms: WATERMARK_INTERVAL_MS,
+            rules: ground.rules,
             retained: Some(fanout::RetainedOptions {
                 retains: Arc::clone(&self.retains),
                 retained: state.retained,
                 cluster: state.cluster,
                 incarnation,
-                rules: ground.rules,
                 on_ready: Some(on_ready),
             }),
         })

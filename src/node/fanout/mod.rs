@@ -47,6 +47,7 @@ use self::watermark::Watermarks;
 use super::connections::ConnectionId;
 use crate::journal::{Ends, Isolation, Offset, Partition, SharedJournal, Tail, TailEvent, TopicIndex};
 use crate::ledger::ids::Place;
+use crate::ledger::rules::Rules;
 use crate::ops::metrics::Metrics;
 use crate::ops::tasks;
 use crate::route::mapping::Mapping;
@@ -80,6 +81,8 @@ pub struct Options {
     pub recent_bytes_max: usize,
     /// Time between two watermarks, and between two marks of retained messages.
     pub watermark_interval_ms: u64,
+    /// All of them; a simulation leaves one out to see what happens.
+    pub rules: Rules,
     /// None: nothing is retained.
     pub retained: Option<RetainedOptions>,
 }
@@ -213,17 +216,18 @@ struct Fanout {
 
 impl Fanout {
     fn new(options: Options, answers_to: mpsc::Sender<Answer>) -> Self {
-        let Options { journal, mapping, metrics, isolation, trie_seed, reports, recent_bytes_max, retained, .. } =
-            options;
+        let Options {
+            journal, mapping, metrics, isolation, trie_seed, reports, recent_bytes_max, rules, retained, ..
+        } = options;
         let topics = u16::try_from(mapping.kafka_topics().len()).unwrap_or(u16::MAX);
         let interest = Interest::new((0..topics).map(|topic| journal.partitions(TopicIndex(topic))));
         let mut places = Places::default();
         (0..topics).map(TopicIndex).for_each(|topic| places.set(topic, journal.topic_id(topic)));
-        let watermarks = Watermarks::default();
+        let watermarks = Watermarks::new(rules);
         let tick = Arc::new(AtomicU32::new(watermarks.tick()));
         let retaining = retained.map(|retained| {
             let (journal, mapping, metrics) = (Arc::clone(&journal), Arc::clone(&mapping), Arc::clone(&metrics));
-            Box::new(Retaining::new(retained, journal, mapping, metrics, answers_to.clone()))
+            Box::new(Retaining::new(retained, rules, journal, mapping, metrics, answers_to.clone()))
         });
         Self {
             journal,

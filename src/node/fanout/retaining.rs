@@ -49,8 +49,6 @@ pub struct RetainedOptions {
     pub cluster: TopicIndex,
     /// Names the node's marks.
     pub incarnation: Incarnation,
-    /// All of them; a simulation leaves one out to see what happens.
-    pub rules: Rules,
     /// Told when the node may serve.
     pub on_ready: Option<oneshot::Sender<()>>,
 }
@@ -122,12 +120,13 @@ pub(super) struct Retaining {
 impl Retaining {
     pub(super) fn new(
         options: RetainedOptions,
+        rules: Rules,
         journal: SharedJournal,
         mapping: Arc<Mapping>,
         metrics: Arc<Metrics>,
         answers_to: mpsc::Sender<Answer>,
     ) -> Self {
-        let RetainedOptions { retains, retained, cluster, incarnation, rules, on_ready } = options;
+        let RetainedOptions { retains, retained, cluster, incarnation, on_ready } = options;
         let sampler = Sampler::default();
         retains.set_tick(sampler.tick());
         let partitions = journal.partitions(retained);

@@ -8,6 +8,7 @@ use super::*;
 use crate::journal::memory::{FaultPlan, ForeignWrite, Limits, MemoryJournal, SharedLog};
 use crate::journal::{AckGroup, AckSink, Journal, TopicSpec};
 use crate::ledger::ids::{Origin, topic_number};
+use crate::ledger::rules::Rules;
 use crate::ledger::state::{Position, SessionState};
 use crate::message::RecordRef;
 use crate::mqtt::packet::{QoS, SubscribeOptions};
@@ -82,6 +83,7 @@ impl Stage {
             reports: Arc::clone(&told) as Arc<dyn Reports>,
             recent_bytes_max,
             watermark_interval_ms: 1,
+            rules: Rules::ALL,
             retained: None,
         };
         let tail = journal.tail(Isolation::ReadCommitted);

@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 
 use crate::ledger::ids::Place;
+use crate::ledger::rules::{Rule, Rules};
 use crate::node::connections::ConnectionId;
 
 /// The tick of what is older than every sample: a message that was read again for a subscriber that lagged.
@@ -32,6 +33,7 @@ pub(super) enum Standing {
 /// The rounds.
 #[derive(Debug)]
 pub(super) struct Watermarks {
+    rules: Rules,
     tick: u32,
     /// Taken when `tick` began. Sorted.
     sample: Vec<(Place, i64)>,
@@ -56,6 +58,7 @@ pub(super) struct Decision {
 impl Default for Watermarks {
     fn default() -> Self {
         Self {
+            rules: Rules::ALL,
             tick: BEFORE_ALL_TICKS + 1,
             sample: Vec::new(),
             emitted: Vec::new(),
@@ -66,6 +69,11 @@ impl Default for Watermarks {
 }
 
 impl Watermarks {
+    /// Without sessions.
+    pub(super) fn new(rules: Rules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
     /// What is handed over now belongs to this tick.
     pub(super) fn tick(&self) -> u32 {
         self.tick
@@ -101,12 +109,14 @@ impl Watermarks {
         for (&connection, standing) in &mut self.sessions {
             let keeps_up = oldest_tick(connection).is_some_and(|oldest| oldest >= self.tick);
             match *standing {
-                Standing::Following if keeps_up => followers += 1,
+                Standing::Following if keeps_up || !self.rules.holds(Rule::W2) => followers += 1,
                 Standing::Following => {
                     *standing = Standing::Detached;
-                    decision.detach.push(connection);
+                    if self.rules.holds(Rule::W3) {
+                        decision.detach.push(connection);
+                    }
                 }
-                Standing::Detached if keeps_up => decision.attach.push(connection),
+                Standing::Detached if keeps_up || !self.rules.holds(Rule::W1) => decision.attach.push(connection),
                 Standing::Detached => {}
             }
         }

@@ -221,7 +221,10 @@ impl Core {
         let had_state = found.is_some();
         let log_now_ms = self.log_now_ms();
         let lower_final = found.as_ref().and_then(|found| self.final_of(key, found.nonce));
-        let taken = take_over(&wish, owned.nonce, found, lower_final, log_now_ms);
+        let mut taken = take_over(&wish, owned.nonce, found, lower_final, log_now_ms);
+        if !self.rules.holds(Rule::V1) {
+            taken.newly_due.clear();
+        }
         let Some(owned) = self.owned.get_mut(&key) else { return };
         if let Some(reason) = taken.denied
             && let Some(port) = owned.port.take()
@@ -292,6 +295,9 @@ impl Core {
         }
         owned.stage = Stage::Setting;
         self.write_set(key);
+        if !self.rules.holds(Rule::V2) {
+            self.publish_next(key);
+        }
     }
 
     /// The own set was read back as owner (F5).

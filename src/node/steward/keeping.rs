@@ -157,7 +157,7 @@ impl Core {
         if let Some(epoch) = owned.epoch {
             owned.claim.handle(Event::OwnClaim { epoch, counted: true, needs_set: true });
         }
-        if let Some(will) = will {
+        if let Some(will) = will.filter(|_| self.rules.holds(Rule::V1)) {
             self.ask_for_wills(key, &[will]);
         } else {
             owned.stage = Stage::Setting;

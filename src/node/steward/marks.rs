@@ -3,11 +3,11 @@
 //! Its two halves are found apart: `done` comes from the fan-out, which knows what was acknowledged; `tokens` from here.
 //! Both are sampled first and written when everything older than the sample is accounted for.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 
 use super::Asked;
-use super::core::{Core, Standing};
+use super::core::{Core, Pending, Standing};
 use super::effect::{Effect, Log};
 use super::owned::{Owned, Stage};
 use crate::ledger::ids::{Origin, Place};
@@ -16,6 +16,9 @@ use crate::ledger::rules::Rule;
 use crate::node::connections::ConnectionId;
 use crate::node::fanout::WatermarkRound;
 use crate::node::mailbox::Notice;
+
+/// So long a position is on its way that does not go where the watermarks go.
+const STRAYED_MS: i64 = 3_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -32,6 +35,8 @@ pub(super) struct Marks {
     held: Option<Vec<(Place, i64)>>,
     /// They follow no longer, and have not written that yet.
     detaching: HashSet<ConnectionId>,
+    /// Only without W4: positions that go their own way, and when they come to the log.
+    strayed: VecDeque<(i64, Pending)>,
 }
 
 impl Marks {
@@ -101,6 +106,17 @@ impl Core {
         }
     }
 
+    /// Without W4: another producer brings a position to the log, some seconds later.
+    pub(super) fn stray(&mut self, position: Pending) {
+        self.marks.strayed.push_back((self.now_ms + STRAYED_MS, position));
+    }
+
+    fn append_strayed(&mut self) {
+        while let Some((_, position)) = self.marks.strayed.pop_front_if(|(at_ms, _)| *at_ms <= self.now_ms) {
+            self.append_again(position);
+        }
+    }
+
     fn release_done(&mut self) {
         if self.marks.detaching.is_empty()
             && let Some(done) = self.marks.held.take()
@@ -116,6 +132,7 @@ impl Core {
         if matches!(self.standing, Standing::Replaying | Standing::Over) {
             return;
         }
+        self.append_strayed();
         self.accept_sample();
         if !self.marks.asking && self.marks.sample.is_none() && self.now_ms >= self.marks.next_ask_ms {
             self.marks.asking = true;

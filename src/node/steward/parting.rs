@@ -45,15 +45,19 @@ impl Core {
         }
         let record_key = record::key(&owned.client, owned.nonce, Slot::Part(part.kind()));
         owned.awaited.push(Awaited { version, sequence, since_ms: now_ms });
-        let partition = owned.partition;
-        self.append_again(Pending {
+        let pending = Pending {
             why: Why::Session(key),
             log: Log::Sessions,
-            partition,
+            partition: owned.partition,
             key: record_key,
             value: Some(record::part(version, part)),
             version: Some(version),
-        });
+        };
+        if matches!(part, Part::Position(_)) && !self.rules.holds(Rule::W4) {
+            self.stray(pending);
+        } else {
+            self.append_again(pending);
+        }
     }
 
     pub(super) fn on_parted(&mut self, connection: ConnectionId, parting: Option<Box<Parting>>) {
@@ -204,8 +208,14 @@ impl Core {
     /// Publishes the first will that is due, or writes what is left when there is none.
     pub(super) fn publish_next(&mut self, key: u64) {
         let settled = self.is_settled(key) || !self.rules.holds(Rule::V4);
+        let is_recorded_first = self.rules.holds(Rule::V2);
         let Some(owned) = self.owned.get(&key) else { return };
-        if owned.publishing.is_some() || !matches!(owned.stage, Stage::Serving | Stage::Publishing) {
+        let may_publish = match owned.stage {
+            Stage::Serving | Stage::Publishing => true,
+            Stage::Setting => !is_recorded_first,
+            Stage::Claiming | Stage::Asking | Stage::Closing => false,
+        };
+        if owned.publishing.is_some() || !may_publish {
             return;
         }
         let Some(due) = owned.state.as_ref().and_then(|state| state.due.first()) else {
@@ -213,9 +223,8 @@ impl Core {
             return;
         };
         // V4, and nothing is told before the set that says so was read back (V2).
-        if !settled
-            || owned.awaited.iter().any(|awaited| awaited.sequence.is_none()) && owned.stage == Stage::Publishing
-        {
+        let is_unrecorded = owned.awaited.iter().any(|awaited| awaited.sequence.is_none());
+        if !settled || is_unrecorded && owned.stage == Stage::Publishing && is_recorded_first {
             return;
         }
         let (will, from) = (due.will.clone(), due.from);
@@ -338,17 +347,16 @@ impl Core {
     /// V5, F11: F says that this nonce accepts nothing more and that none of its appends is in flight.
     pub(super) fn finish_if_possible(&mut self, key: u64) {
         let Some(owned) = self.owned.get(&key) else { return };
+        let in_flight = owned.uncertain
+            || owned.parting.is_some()
+            || matches!(owned.publishing, Some(Publishing::Appended { .. } | Publishing::Open));
         let waits = self.standing == Standing::Replaying
             || owned.stage != Stage::Closing
             || owned.port.is_some()
             || owned.epoch.is_none()
-            || owned.parting.is_some()
             || owned.given_up && owned.awaited.iter().any(|awaited| awaited.version == owned.version)
-            || matches!(owned.publishing, Some(Publishing::Appended { .. } | Publishing::Open));
-        if waits {
-            return;
-        }
-        if !owned.uncertain && !owned.said_last {
+            || in_flight && self.rules.holds(Rule::V5);
+        if !waits && !owned.said_last {
             self.write_last(key);
         }
     }
