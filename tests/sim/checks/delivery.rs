@@ -12,8 +12,8 @@ struct Subscription {
     /// Places in the history: the first SUBSCRIBE, and the first SUBACK if it came.
     asked_at: usize,
     asked_on: u32,
-    /// The last SUBSCRIBE.
-    asked_last: usize,
+    /// The last SUBACK; what is acknowledged before it may be older than the subscription.
+    open_until: usize,
     granted_at: Option<usize>,
     /// The lowest and highest QoS that may be in force.
     qos_min: u8,
@@ -39,16 +39,16 @@ impl Session {
             if let Some(known) = known {
                 known.qos_min = known.qos_min.min(*qos);
                 known.qos_max = known.qos_max.max(*qos);
-                known.asked_last = at;
+                known.open_until = usize::MAX;
                 continue;
             }
             // What was on its way may still come, at the QoS that was granted then.
             let before = self.subscriptions.get(filter);
             let (asked_at, asked_on) = before.map_or((at, link.connection), |old| (old.asked_at, old.asked_on));
             let (qos_min, qos_max) = (*qos, before.map_or(*qos, |old| old.qos_max.max(*qos)));
-            let asked_last = at;
+            let open_until = usize::MAX;
             let new =
-                Subscription { asked_at, asked_on, asked_last, granted_at: None, qos_min, qos_max, is_given_up: false };
+                Subscription { asked_at, asked_on, open_until, granted_at: None, qos_min, qos_max, is_given_up: false };
             self.subscriptions.insert(filter.clone(), new);
         }
     }
@@ -57,6 +57,7 @@ impl Session {
         for (filter, qos) in filters {
             if let Some(known) = self.subscriptions.get_mut(filter) {
                 known.granted_at = known.granted_at.or(Some(at));
+                known.open_until = at;
                 known.qos_min = known.qos_min.min(*qos);
             }
         }
@@ -121,8 +122,8 @@ fn follow(
     sessions
 }
 
-/// Where in the history messages were delivered that had been acknowledged before a matching SUBSCRIBE was sent, and
-/// whether that is wrong: no other matching one was sent before, and it was on this connection. A session has one position for all its subscriptions, so a new node that resumes it
+/// Where in the history messages were delivered that had been acknowledged before a matching SUBACK came, and
+/// whether that is wrong: before the SUBSCRIBE was sent, no other matching one was sent before, and it was on this connection. A session has one position for all its subscriptions, so a new node that resumes it
 /// from there may deliver what is older than one of them.
 pub(crate) fn older_than_subscription(history: &History, log: &LogView) -> BTreeMap<usize, bool> {
     let mut acked_at: BTreeMap<Name, usize> = BTreeMap::new();
@@ -139,7 +140,7 @@ pub(crate) fn older_than_subscription(history: &History, log: &LogView) -> BTree
         let acked = acked_at.get(name).filter(|_| !retain && *name != Name::Clear && is_once(name));
         let Some(acked) = acked else { return };
         let Some(oldest) = session.matching(topic).min_by_key(|known| known.asked_at) else { return };
-        if session.matching(topic).any(|known| *acked < known.asked_last) {
+        if session.matching(topic).any(|known| *acked < known.open_until) {
             older.insert(index, *acked < oldest.asked_at && oldest.asked_on == link.connection);
         }
     });

@@ -107,7 +107,9 @@ fn sent_qos(history: &History) -> BTreeMap<Name, u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::made::{acked, asked, connect, delivered, ended, found, history, log, message, name, sent, subscribe};
+    use super::super::made::{
+        acked, asked, connect, delivered, ended, found, history, log, message, name, sent, subscribe,
+    };
     use super::*;
     use crate::history::End;
 

@@ -9,6 +9,20 @@ use crate::plan::Ending;
 
 pub(super) const SCENES: &[Scene] = &[
     Scene {
+        name: "retained-in-a-row",
+        text: "several messages of a topic are to be retained while the record of the first is on its way",
+        rules: &[Rule::R1],
+        plan: |_, _| {},
+        play: |stage| Box::pin(in_a_row(stage)),
+    },
+    Scene {
+        name: "dead-writer",
+        text: "a node dies with the retained record of an acknowledged message on its way",
+        rules: &[Rule::R4],
+        plan: |_, _| {},
+        play: |stage| Box::pin(dead_writer(stage)),
+    },
+    Scene {
         name: "overtaken-record",
         text: "the retained record of an older message lands behind that of a newer one, before compaction",
         rules: &[Rule::R2, Rule::R3],
@@ -31,7 +45,14 @@ pub(super) const SCENES: &[Scene] = &[
     },
 ];
 
-pub(super) const CAUGHT: &[Caught] = &[];
+pub(super) const CAUGHT: &[Caught] = &[
+    Caught { rule: Rule::R1, scene: Some("retained-in-a-row"), seed: 1 },
+    Caught { rule: Rule::R2, scene: Some("overtaken-record"), seed: 1 },
+    Caught { rule: Rule::R3, scene: Some("overtaken-record"), seed: 1 },
+    Caught { rule: Rule::R4, scene: Some("dead-writer"), seed: 1 },
+    Caught { rule: Rule::R5, scene: Some("late-record"), seed: 1 },
+    Caught { rule: Rule::R6, scene: Some("cleared-before"), seed: 1 },
+];
 
 const RETAINED: &str = "mqtt.retained";
 
@@ -49,6 +70,22 @@ async fn retain(stage: &mut Stage<'_>, client: usize) {
     let qos = *stage.dice.pick(&[1, 2]);
     stage.order(client, Order::Publish { topic: "a/1", qos, retain: true });
     stage.settled(client).await;
+}
+
+async fn in_a_row(stage: &mut Stage<'_>) {
+    begin(stage).await;
+    for _ in 0..stage.dice.between(3, 5) {
+        retain(stage, 0).await;
+    }
+    stage.pause(8_000, 12_000).await;
+}
+
+async fn dead_writer(stage: &mut Stage<'_>) {
+    begin(stage).await;
+    retain(stage, 0).await;
+    stage.pause(1, 500).await;
+    stage.crash(0, 40_000);
+    stage.pause(20_000, 30_000).await;
 }
 
 async fn overtaken(stage: &mut Stage<'_>) {

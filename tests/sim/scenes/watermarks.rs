@@ -23,7 +23,13 @@ pub(super) const SCENES: &[Scene] = &[
     },
 ];
 
-pub(super) const CAUGHT: &[Caught] = &[];
+pub(super) const CAUGHT: &[Caught] = &[
+    Caught { rule: Rule::W1, scene: Some("slow-session"), seed: 7 },
+    Caught { rule: Rule::W2, scene: Some("slow-session"), seed: 3 },
+    Caught { rule: Rule::W3, scene: Some("slow-session"), seed: 3 },
+    Caught { rule: Rule::W4, scene: Some("slow-session"), seed: 3 },
+    Caught { rule: Rule::W5, scene: Some("still-node"), seed: 1 },
+];
 
 /// Client 0 gets one message at a time, on node 0; client 1 keeps up, on `node`; client 2 publishes, on node 1.
 async fn begin(stage: &mut Stage<'_>, node: usize) {
@@ -59,7 +65,9 @@ async fn slow_session(stage: &mut Stage<'_>) {
     begin(stage, 0).await;
     stage.order(0, Order::Pay(false));
     publish_some(stage).await;
-    stage.pause(4_000, 20_000).await;
+    // Soon after it was noticed, or later.
+    let (low_ms, high_ms) = *stage.dice.pick(&[(5_000, 9_000), (9_000, 20_000)]);
+    stage.pause(low_ms, high_ms).await;
     go_on_elsewhere(stage).await;
 }
 

@@ -32,7 +32,13 @@ pub(super) const SCENES: &[Scene] = &[
     },
 ];
 
-pub(super) const CAUGHT: &[Caught] = &[];
+pub(super) const CAUGHT: &[Caught] = &[
+    Caught { rule: Rule::V1, scene: Some("will-of-the-dead"), seed: 1 },
+    Caught { rule: Rule::V2, scene: Some("will-unrecorded"), seed: 3 },
+    Caught { rule: Rule::V3, scene: Some("will-unrecorded"), seed: 1 },
+    Caught { rule: Rule::V4, scene: Some("will-in-flight"), seed: 1 },
+    Caught { rule: Rule::V5, scene: Some("will-in-flight"), seed: 1 },
+];
 
 /// A client with a will on node 0, and one on node 1 that would get it.
 async fn begin(stage: &mut Stage<'_>) {

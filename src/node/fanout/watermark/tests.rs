@@ -230,3 +230,24 @@ mod at_random {
         }
     }
 }
+
+#[test]
+fn without_w1_to_w3_a_slow_session_counts_as_one_that_follows() {
+    let slow = |rules| {
+        let mut stage = Stage::with(&[(1, Standing::Following), (2, Standing::Following)]);
+        stage.rounds.rules = rules;
+        stage.push(1);
+        stage.tick(10);
+        let fell_behind = stage.tick(20);
+        let later = stage.tick(30);
+        (
+            fell_behind.detach == [connection(1)],
+            later.attach == [connection(1)],
+            stage.rounds.is_following(connection(1)),
+        )
+    };
+    assert_eq!(slow(Rules::ALL), (true, false, false));
+    assert_eq!(slow(Rules::without(Rule::W1)), (true, true, true), "it follows again at once");
+    assert_eq!(slow(Rules::without(Rule::W2)), (false, false, true), "nobody asks where it is");
+    assert_eq!(slow(Rules::without(Rule::W3)), (false, false, false), "where it is, is not written");
+}
