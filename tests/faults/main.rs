@@ -11,6 +11,7 @@ mod broker;
 mod brokers_away;
 mod check;
 mod cluster;
+mod crash;
 mod cut;
 mod fence;
 mod follow;

@@ -12,8 +12,8 @@ mod check;
 #[cfg(test)]
 mod check_tests;
 mod client;
-mod fleet;
-mod history;
+pub mod fleet;
+pub mod history;
 mod log;
 mod machine;
 #[cfg(test)]
@@ -97,6 +97,12 @@ fn nodes_are_killed_three_times_and_nothing_is_lost() {
 #[ignore = "takes a quarter of an hour"]
 fn everything_is_killed_stopped_and_cut_and_nothing_is_lost() {
     run("three nodes on three of Kafka: the whole script", THREE, 12, script::whole);
+}
+
+#[test]
+#[ignore = "takes ten minutes"]
+fn nodes_are_killed_fifty_times_among_other_faults() {
+    run("three nodes on three of Kafka: 54 kills among other faults", THREE, 12, script::kills_among_faults);
 }
 
 #[test]

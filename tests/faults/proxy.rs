@@ -170,7 +170,7 @@ async fn answers(
 }
 
 /// A frame with its length.
-async fn read_frame(stream: &mut OwnedReadHalf) -> Option<Vec<u8>> {
+pub async fn read_frame(stream: &mut OwnedReadHalf) -> Option<Vec<u8>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).await.ok()?;
     let mut frame = length.to_vec();
@@ -184,7 +184,7 @@ fn is_produce(frame: &[u8]) -> bool {
 }
 
 /// After the length come api key, version and correlation id.
-fn client_id(frame: &[u8]) -> &[u8] {
+pub fn client_id(frame: &[u8]) -> &[u8] {
     let length = frame.get(12..14).map_or(0, |bytes| usize::from(bytes[0]) << 8 | usize::from(bytes[1]));
     frame.get(14..14 + length).unwrap_or_default()
 }

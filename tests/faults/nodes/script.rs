@@ -38,6 +38,17 @@ pub async fn whole(scene: &mut Scene) {
     kills(scene).await;
 }
 
+/// 54 kills, with Kafka killed and paused, nodes standing still and a foreign transaction in between.
+pub async fn kills_among_faults(scene: &mut Scene) {
+    kills(scene).await;
+    kafka_hurt(scene).await;
+    for node in 0..NODES {
+        pause(scene, node, 3).await;
+    }
+    foreign_transaction(scene).await;
+    kills(scene).await;
+}
+
 /// 24 kills: one at a time, two at a time, and again before the node is back.
 pub async fn kills(scene: &mut Scene) {
     scene.note("kills, one at a time");
