@@ -21,6 +21,8 @@ pub(super) struct Cluster {
     beating: bool,
     /// When the last heartbeat that was read back was sent.
     heard_ms: i64,
+    /// Since when the state logs have been read again, if they are.
+    read_since_ms: i64,
     /// Send times of heartbeats that were not read back yet.
     sent: HashMap<u64, i64>,
     /// Incarnations that this node proposed to evict.
@@ -126,8 +128,10 @@ impl Core {
     }
 
     pub(super) fn tick_cluster(&mut self) {
-        if matches!(self.standing, Standing::Replaying | Standing::Over) {
-            return;
+        match self.standing {
+            Standing::Replaying => return self.tick_replaying(),
+            Standing::Over => return,
+            Standing::Joining | Standing::Acting | Standing::Suspended => self.cluster.read_since_ms = self.now_ms,
         }
         let silent_ms = self.now_ms - self.cluster.heard_ms;
         if self.standing == Standing::Acting && silent_ms >= self.limits.suspend_after_ms {
@@ -141,6 +145,16 @@ impl Core {
         if self.standing == Standing::Acting {
             self.evict_the_dead();
             self.fence_the_evicted();
+        }
+    }
+
+    /// A node that reads its sessions again is alive, and is to be taken for dead only if that takes too long: until it
+    /// says its last words others hold messages back.
+    fn tick_replaying(&mut self) {
+        let was_heard = self.cluster.beat > 0;
+        let read_ms = self.now_ms - self.cluster.read_since_ms;
+        if was_heard && read_ms <= self.limits.replaying_ms_max && self.now_ms >= self.cluster.next_beat_ms {
+            self.beat();
         }
     }
 

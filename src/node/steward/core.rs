@@ -34,6 +34,8 @@ pub struct Limits {
     /// A node that stood still for longer ends its process: Kafka may have removed tombstones that it did not read, and
     /// forgotten fences (F9).
     pub stood_still_ms_max: i64,
+    /// A node that has to read the state logs again sends heartbeats for so long meanwhile.
+    pub replaying_ms_max: i64,
     /// A CONNECT waits so long for its claim.
     pub claim_ms_max: i64,
     /// A record whose fate is open for so long ends its connection.
@@ -56,6 +58,7 @@ impl Default for Limits {
             patience: Patience::default(),
             suspend_after_ms: 5_000,
             stood_still_ms_max: 60_000,
+            replaying_ms_max: 60_000,
             claim_ms_max: 5_000,
             open_ms_max: 30_000,
             keeping_max: 1_000,

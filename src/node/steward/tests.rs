@@ -29,6 +29,7 @@ struct Stage {
     now_ms: i64,
     next_offset: i64,
     kafka_is_away: bool,
+    heartbeats: usize,
     exited: bool,
 }
 
@@ -40,12 +41,18 @@ impl Stage {
         let mapping = Arc::new(Mapping::new(&[], "t").unwrap());
         let routes = Routes { journal, mapping, token_tick: Arc::new(AtomicU32::new(0)) };
         let identity = Identity { incarnation: ME, node_id: "a".into(), producer_id: 7, started_ms: 0 };
-        let core = Core::new(identity, Limits::default(), Rules::ALL, 1, routes, 1);
-        let mut stage = Self { core, now_ms: 0, next_offset: 0, kafka_is_away: false, exited: false };
-        stage.core.on_replayed();
+        let core = Core::new(identity, Limits::default(), Rules::ALL, routes, 1);
+        let mut stage = Self { core, now_ms: 0, next_offset: 0, kafka_is_away: false, heartbeats: 0, exited: false };
+        stage.replay();
         stage.pass(3_000);
         assert_eq!(stage.core.standing, Standing::Acting);
         stage
+    }
+
+    /// What there is of `mqtt.sessions` is read.
+    fn replay(&mut self) {
+        self.core.begin_generation(1, 0, 1);
+        self.core.on_replayed();
     }
 
     /// The node runs for so long.
@@ -67,6 +74,7 @@ impl Stage {
         for effect in self.core.take_effects() {
             match effect {
                 Effect::Append { sequence, log: Log::Cluster, key, value, .. } if !self.kafka_is_away => {
+                    self.heartbeats += 1;
                     let offset = self.write(&key, value.as_deref());
                     if sequence != 0 {
                         self.core.handle(Input::Outcome { sequence, outcome: Outcome::Written(Offset(offset)) });
@@ -122,4 +130,21 @@ async fn a_node_that_stood_still_for_a_minute_ends_although_nobody_evicted_it() 
 
     stage.stand_still(60_250);
     assert_eq!((stage.core.standing, stage.exited), (Standing::Over, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_to_read_its_sessions_again_is_not_taken_for_dead_meanwhile() {
+    let mut stage = Stage::acting();
+    stage.core.on_lost();
+    let before = stage.heartbeats;
+    stage.pass(20_000);
+    assert!(stage.heartbeats >= before + 9, "{before} and then {}", stage.heartbeats);
+    assert_eq!(stage.core.standing, Standing::Replaying);
+    stage.pass(60_000);
+    let enough = stage.heartbeats;
+    stage.pass(10_000);
+    assert_eq!(stage.heartbeats, enough, "it takes too long");
+    stage.replay();
+    stage.pass(3_000);
+    assert_eq!(stage.core.standing, Standing::Acting);
 }
