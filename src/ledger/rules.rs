@@ -26,7 +26,7 @@ macro_rules! rules {
 }
 
 rules! {
-    F1 "The last counted claim owns the session; its epoch is the offset of the nonce's first claim.",
+    F1 "The last counted claim owns the session; its epoch is the generation and the offset of the nonce's first claim.",
     F2 "A claim is acted on only when the own tail passed it.",
     F3 "The state set with the highest epoch is inherited.",
     F4 "The take-over set is one record, and its key has the nonce.",

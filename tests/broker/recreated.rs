@@ -4,6 +4,7 @@
 use millrace::clock;
 use millrace::journal::memory::{ForeignWrite, SharedLog};
 use millrace::journal::{Isolation, Offset, Partition, TopicIndex};
+use millrace::ledger::record::cluster::{ClusterKey, Node};
 use millrace::message::RecordRef;
 use millrace::mqtt::ReasonCode;
 use millrace::mqtt::packet::{Packet, QoS};
@@ -27,6 +28,33 @@ fn sessions_begin_anew_and_late_records_of_the_old_ones_change_nothing() {
 #[test]
 fn a_late_claim_of_an_old_session_costs_a_connection_and_no_state() {
     fixture::on_memory("a late claim", |place| begin_anew(place, true));
+}
+
+/// What it had of the old sessions is brought to an end, so that it may say that nothing of it is on its way.
+#[test]
+fn a_node_that_lived_through_it_can_leave() {
+    fixture::on_memory("it can leave", |place| {
+        let Journal::Memory(log) = &place.journal else { panic!("on memory") };
+        let node = place.start();
+        let asked = lasting(V5, "client");
+        let mut client = RawClient::resumed(&node, &asked, false);
+        client.send_publish(&publish_2(9, "a", b"in flight"));
+        client.expect_pubrec(9);
+        for session_present in [false, true] {
+            if !session_present {
+                log.with(|log| log.recreate_topic(&place.kafka_topic("sessions")));
+                client.expect_end(ReasonCode::ServerBusy);
+            }
+            client = RawClient::resumed(&node, &asked, session_present);
+            client.publish_exactly_once("a", "new");
+        }
+        node.drain();
+        node.ended();
+        let records = read(log, &place.kafka_topic("cluster"));
+        let nodes = records.iter().filter(|(key, _)| matches!(ClusterKey::decode(key), Ok(ClusterKey::Node(_))));
+        let mut nodes = nodes.filter_map(|(_, value)| Node::decode(value.as_deref()?));
+        assert!(nodes.any(|node| node.left));
+    });
 }
 
 fn begin_anew(place: &Place, claims_are_late_too: bool) {

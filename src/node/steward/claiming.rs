@@ -155,7 +155,10 @@ impl Core {
         if counted {
             self.fence_others(client, nonce);
         }
-        let Some(&key) = self.by_nonce.get(&nonce) else { return };
+        let Some(&key) = self.by_nonce.get(&nonce) else {
+            self.disown(partition, client, nonce);
+            return;
+        };
         let Some(epoch) = self.ledgers.get(partition as usize).and_then(|ledger| ledger.epoch_of(client, nonce)) else {
             return;
         };

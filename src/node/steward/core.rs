@@ -267,6 +267,7 @@ impl Core {
     /// Both ledgers were read up to the ends that were seen at start.
     pub(super) fn on_replayed(&mut self) {
         self.standing = Standing::Joining;
+        self.disown_what_landed();
         let keys: Vec<u64> = self.owned.keys().copied().collect();
         for key in keys {
             self.finish_if_possible(key);

@@ -5,13 +5,16 @@
 //! a claim that would end a client's connection. `mqtt.cluster` was read up to an end that was asked for when the kafka topic
 //! was already there; a node that is evicted behind that end is fenced in it as always.
 
-use super::core::{Core, Why};
+use std::mem;
+
+use super::core::{Core, Standing, Why};
 use super::effect::{Effect, Log};
 use crate::journal::Outcome;
 use crate::ledger::claim::Event;
 use crate::ledger::ids::{Epoch, Nonce};
 use crate::ledger::record::cluster::{ClusterKey, Generation};
-use crate::ledger::sessions::Sessions;
+use crate::ledger::record::{self, ClientKey, LastWord, Slot};
+use crate::ledger::sessions::{ClaimInfo, Sessions};
 
 /// The life of `mqtt.sessions`.
 #[derive(Debug, Default)]
@@ -19,6 +22,8 @@ pub(super) struct Life {
     /// Topic id and generation of what is read, or was read last.
     current: Option<(u128, u32)>,
     seeking: Seeking,
+    /// Claims of this node that are found in the replay may be of the generation before.
+    is_new: bool,
 }
 
 /// How a topic id gets its generation.
@@ -107,7 +112,39 @@ impl Core {
         self.ledgers = (0..partitions).map(|_| Sessions::new(generation, rules)).collect();
         if before.is_some_and(|(before, _)| before != topic_id) {
             tracing::warn!(generation, "mqtt.sessions was made again: all sessions begin anew");
+            self.life.is_new = true;
             self.give_up_generation();
+        }
+    }
+
+    /// A claim of this node that it knows nothing of any more: a copy that was late, and landed because a new kafka topic does
+    /// not know what it has seen before. Nothing of its nonce is on its way.
+    pub(super) fn disown(&mut self, partition: u32, client: &ClientKey, nonce: Nonce) {
+        let Some(ledger) = self.ledgers.get(partition as usize) else { return };
+        let is_it = |claim: &ClaimInfo| claim.nonce == nonce && claim.incarnation == self.identity.incarnation;
+        let is_open = ledger.claims(client).iter().any(|claim| is_it(claim) && !claim.is_final);
+        // During a replay its last word may follow.
+        if is_open && !matches!(self.standing, Standing::Replaying | Standing::Over) {
+            let key = record::key(client, nonce, Slot::Final);
+            self.append_unwatched(Log::Sessions, partition, key, Some(record::last(&LastWord::default())));
+        }
+    }
+
+    /// The same, once a new kafka topic was read for the first time.
+    pub(super) fn disown_what_landed(&mut self) {
+        if !mem::take(&mut self.life.is_new) {
+            return;
+        }
+        let mut landed = Vec::new();
+        for (partition, ledger) in (0..).zip(&self.ledgers) {
+            for client in ledger.clients() {
+                let claims =
+                    ledger.claims(client).into_iter().filter(|claim| !self.by_nonce.contains_key(&claim.nonce));
+                landed.extend(claims.map(|claim| (partition, client.clone(), claim.nonce)));
+            }
+        }
+        for (partition, client, nonce) in landed {
+            self.disown(partition, &client, nonce);
         }
     }
 
