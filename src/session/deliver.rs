@@ -214,7 +214,8 @@ impl Session {
         if self.phase != Phase::Connected {
             return;
         }
-        if let Some(origin) = delivery.origin {
+        // QoS 0 may come before what the session missed: it says nothing about what comes again.
+        if let Some(origin) = delivery.origin.filter(|_| delivery.qos > QoS::AtMostOnce) {
             self.let_go_before(origin, effects);
         }
         let known = match (self.durable.as_deref_mut(), delivery.origin) {

@@ -63,7 +63,9 @@ impl Resumed {
             if self.skip.get(index).is_some_and(|&(_, position)| origin.offset < position) {
                 return Recognised::Done;
             }
-            self.skip.swap_remove(index);
+            if qos > QoS::AtMostOnce {
+                self.skip.swap_remove(index);
+            }
         }
         match self.in_flight.iter().position(|&(_, sent)| sent == origin) {
             Some(index) => {
@@ -120,7 +122,7 @@ impl Durable {
 }
 
 impl Session {
-    /// Messages of a partition come in order: what was to come again before `origin` is not in the log any more, or no
+    /// Messages of QoS 1 and 2 of a partition come in order: what was to come again before `origin` is not in the log any more, or no
     /// subscription wants it.
     pub(super) fn let_go_before(&mut self, origin: Origin, effects: &mut Effects) {
         self.let_go(|other| other.place == origin.place && other.offset < origin.offset, effects);

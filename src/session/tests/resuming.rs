@@ -363,6 +363,15 @@ fn an_open_message_that_will_not_come_again_is_released_when_a_later_one_comes()
 }
 
 #[test]
+fn a_message_of_qos_0_that_overtakes_what_was_missed_says_nothing_of_it() {
+    let mut script = resumed(at_20(vec![open(4, 9, false)], vec![(id(6), at(21))]));
+    assert_eq!(sent(&script.deliver_at(25, QoS::AtMostOnce)), ["PUBLISH 0 q0"]);
+    assert_eq!(sent(&script.deliver_at(9, QoS::ExactlyOnce)), ["PUBLISH 4 q2 dup"]);
+    assert!(script.deliver_at(19, QoS::AtLeastOnce).is_empty(), "it is before the position");
+    assert_eq!(sent(&script.deliver_at(21, QoS::AtLeastOnce)), ["PUBLISH 6 q1 dup"]);
+}
+
+#[test]
 fn open_messages_that_did_not_come_are_released_when_the_session_has_caught_up() {
     let mut script = resumed(at_20(vec![open(4, 9, false), open(5, 32, false)], vec![]));
     let effects = script.input(Input::Positions { following: true, from: vec![(PLACE, 30)] });

@@ -34,7 +34,7 @@ pub(super) const SCENES: &[Scene] = &[
 
 pub(super) const CAUGHT: &[Caught] = &[
     Caught { rule: Rule::V1, scene: Some("will-of-the-dead"), seed: 1 },
-    Caught { rule: Rule::V2, scene: Some("will-unrecorded"), seed: 3 },
+    Caught { rule: Rule::V2, scene: Some("will-unrecorded"), seed: 4 },
     Caught { rule: Rule::V3, scene: Some("will-unrecorded"), seed: 1 },
     Caught { rule: Rule::V4, scene: Some("will-in-flight"), seed: 1 },
     Caught { rule: Rule::V5, scene: Some("will-in-flight"), seed: 1 },
@@ -68,6 +68,12 @@ async fn unrecorded(stage: &mut Stage<'_>) {
     begin(stage).await;
     let by_ms = u32::try_from(stage.dice.between(200, 2_000)).unwrap();
     stage.cluster.slow_down(0, "mqtt.sessions", by_ms);
+    if stage.dice.chance(500) {
+        // A record of the session is under way, and what is written about the will waits behind it.
+        stage.subscribe(0, "b/1", 1);
+        stage.obeyed(0).await;
+        stage.pause(50, 100).await;
+    }
     let before = stage.events();
     stage.order(0, Order::Cut);
     let is_will = |event: &Event| matches!(event, Event::Delivered { message, .. } if is_will_of(message.name, 0));
