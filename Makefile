@@ -94,6 +94,7 @@ bench-broker: ## latency, throughput and memory of a whole node, beside Kafka's 
 .PHONY: bench-sessions
 bench-sessions: ## what sessions cost in Kafka, and how fast they are back; ARGS="--only resume", ARGS="--debug"
 	$(NEED) cargo java mvn
+	cargo bench $(LOCKED) --no-run $(if $(findstring --debug,$(ARGS)),--profile dev) --bench sessions
 	cargo build $(LOCKED) --workspace $(if $(findstring --debug,$(ARGS)),,--release)
 	scripts/with-kafka.sh python3 scripts/bench_sessions.py --write docs/benchmarks/sessions.md $(ARGS)
 

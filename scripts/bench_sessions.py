@@ -30,6 +30,8 @@ FILES_BESIDES = 300
 # A node that is not ready by then will not be.
 READY_S = 600
 EXPIRY_S = 3600
+# Messages a second of others beside idle sessions.
+TRICKLE = 20
 STATE_KINDS = ("subscriptions", "position", "inbound", "outbound", "due")
 
 
@@ -50,9 +52,12 @@ class Bench:
         return Cluster(self, f"{name}-{os.getpid()}")
 
     def tool(self, *arguments):
-        profile = ["--profile", "dev"] if self.arguments.debug else []
-        call = ["cargo", "bench", "-q", *profile, "--bench", "sessions", "--", *map(str, arguments)]
-        return run(call, cwd=ROOT).stdout
+        """The newest build of benches/sessions. Cargo is not asked: it would put a node with the features of tests in place
+        of the one that is measured."""
+        builds = [path for path in (self.build / "deps").glob("sessions-*") if not path.suffix]
+        if not builds:
+            sys.exit("benches/sessions is not built: use `make bench-sessions`")
+        return run([max(builds, key=lambda path: path.stat().st_mtime), *arguments]).stdout
 
     def loadsim(self, nodes, command, *arguments):
         """A load that runs; `result` waits for it."""
@@ -167,7 +172,7 @@ def records(bench):
     """State records per published and per delivered message."""
     rows = []
     clients = bench.scaled(100, 10)
-    seconds = bench.scaled(30, 5)
+    seconds = bench.scaled(20, 5)
     for qos in (1, 2):
         for rate in (clients // 2, bench.scaled(2000, 100)):
             cluster = bench.cluster(f"records-{qos}-{rate}")
@@ -190,35 +195,50 @@ def kinds(census):
 
 def idle(bench):
     """State bytes per second of sessions that keep up, idle and busy."""
-    rows = []
-    seconds = bench.scaled(60, 10)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - FILES_BESIDES
-    most = min(bench.scaled(bench.arguments.idle, 200), limit)
-    busy = min(bench.scaled(10000, 100), limit)
-    for name, sessions, rate in (("idle", most // 4, 0), ("idle", most, 0), ("busy", busy, bench.scaled(1000, 50))):
-        cluster = bench.cluster(f"{name}-{sessions}")
+    many = bench.scaled(bench.arguments.idle, 200)
+    each = min(bench.scaled(limit, 100), limit)
+    busy = min(bench.scaled(10_000, 100), limit)
+    crowds = [("idle", min(many // 10, each), 0), ("idle", many, 0), ("busy", busy, bench.scaled(1000, 50))]
+    return [crowd(bench, *of, each) for of in crowds]
+
+
+def crowd(bench, name, sessions, rate, each):
+    """Sessions on as many nodes as open files demand. While they are idle others publish, so that watermarks move."""
+    cluster = bench.cluster(f"{name}-{sessions}")
+    seconds = bench.scaled(30, 10)
+    count = -(-sessions // each)
+    shares = [sessions // count + (number < sessions % count) for number in range(count)]
+    nodes, loads = [], []
+    for share in shares:
         node = cluster.node()
-        connect_s = sessions / 1000 + 30
         if rate:
-            load = bench.loadsim([node], "resume", "--subscribers", sessions, "--rate", rate, "--probes", 0,
-                                 "--duration-s", connect_s + seconds)
+            load = bench.loadsim([node], "resume", "--subscribers", share, "--rate", rate, "--probes", 0,
+                                 "--duration-s", seconds * 2 + 30)
         else:
-            load = bench.loadsim([node], "sub", "--subscribers", sessions, "--filter", "idle/{i}", "--duration-s",
-                                 connect_s + seconds)
-        node.wait_for(sessions, load)
-        time.sleep(bench.scaled(10, 2))
-        before, began = cluster.census(), time.monotonic()
-        time.sleep(seconds)
-        after, took = cluster.census(before), time.monotonic() - began
-        total = {"records": sum(count["records"] for count in after["kinds"].values()),
-                 "bytes": sum(count["bytes"] for count in after["kinds"].values())}
-        rows.append({"name": name, "sessions": sessions, "rate": rate, "seconds": took, "kinds": kinds(after),
-                     "records_per_s": total["records"] / took, "bytes_per_s": total["bytes"] / took,
-                     "rss_mib": node.rss_mib()})
-        load.send_signal(signal.SIGINT)
-        load.communicate()
+            load = bench.loadsim([node], "sub", "--subscribers", share, "--filter", "idle/{run}/{i}", "--keep-alive-s", 600,
+                                 "--connect-timeout-s", 60)
+        node.wait_for(share, load)
+        nodes, loads = [*nodes, node], [*loads, load]
+    if not rate:
+        loads.append(bench.loadsim(nodes[:1], "pub", "--publishers", PARTITIONS, "--rate", TRICKLE, "--duration-s", 3600))
+    time.sleep(bench.scaled(10, 2))
+    before, began = cluster.census(), time.monotonic()
+    time.sleep(seconds)
+    after, took = cluster.census(before), time.monotonic() - began
+    for load in loads:
+        if load.poll() is not None:
+            sys.exit(f"the load ended before its time: {load.communicate()}")
+    counts = after["kinds"].values()
+    row = {"name": name, "sessions": sessions, "nodes": count, "rate": rate or TRICKLE, "seconds": took, "kinds": kinds(after),
+           "records_per_s": sum(count["records"] for count in counts) / took,
+           "bytes_per_s": sum(count["bytes"] for count in counts) / took, "rss_mib": sum(node.rss_mib() for node in nodes)}
+    for node in nodes:
         node.stop()
-    return rows
+    for load in loads:
+        load.kill()
+        load.communicate()
+    return row
 
 
 def resume(bench, foreign_gb=0):
@@ -227,18 +247,20 @@ def resume(bench, foreign_gb=0):
     first, second = cluster.node(), cluster.node()
     subscribers = bench.scaled(10000, 200)
     kill_after_s = bench.scaled(20, 5)
-    limits = ["--rate", bench.scaled(1000, 100), "--duration-s", kill_after_s + bench.scaled(60, 15)]
+    limits = ["--rate", bench.scaled(1000, 100), "--duration-s", kill_after_s + bench.scaled(25, 15)]
     if foreign_gb:
         # One message each, then silence while the foreign records are written.
         kill_after_s += int(foreign_gb * bench.arguments.foreign_s_per_gb)
         limits = ["--rate", bench.scaled(2000, 100), "--count", subscribers]
     load = bench.loadsim([first, second], "resume", "--subscribers", subscribers, "--kill-pid", first.process.pid,
                          "--kill-after-s", kill_after_s, "--drain-s", 120, *limits)
-    written_gb = 0
+    written_gb, began = 0, time.monotonic()
     if foreign_gb:
         first.wait_for(subscribers, load)
         time.sleep(subscribers / 2000 + 5)
         written_gb = write_foreign(bench, cluster, foreign_gb)
+        if time.monotonic() > began + kill_after_s:
+            sys.exit(f"{foreign_gb} GB took longer than {kill_after_s} s: give more --foreign-s-per-gb")
     report = result(load, may_fail=True)
     second.stop()
     run_of = report["whole_run"]
@@ -264,7 +286,7 @@ def connect(bench):
     cluster = bench.cluster("connect")
     node = cluster.node()
     load = bench.loadsim([node], "resume", "--subscribers", bench.scaled(1000, 50), "--rate", bench.scaled(500, 50),
-                         "--probes", bench.scaled(100, 10), "--duration-s", bench.scaled(60, 10))
+                         "--probes", bench.scaled(100, 10), "--duration-s", bench.scaled(30, 10))
     report = result(load, may_fail=True)
     node.stop()
     return {"latency": report["latency_us"], "errors": report["errors"]}
@@ -345,14 +367,15 @@ def records_page(figures):
 
 def idle_page(figures):
     lines = ["### What sessions that keep up write", "",
-             "Bytes of keys and values in the sessions' kafka topic. The number of idle sessions is bounded by the open files "
-             "of one node on this machine; a watermark is one record for each partition and node, whatever the number of "
-             "sessions, which the two lines with idle sessions show.", "",
-             "| sessions | messages/s | state records/s | state bytes/s | of which | node's memory MiB |",
-             "|---|---|---|---|---|---|"]
+             f"Bytes of keys and values in the sessions' kafka topic. Nobody publishes to the idle sessions; {TRICKLE} messages/s "
+             "of others move the ends of all partitions, without which nothing at all would be written. A watermark is at most two "
+             "records for each partition and node every 5 s, whatever the number of sessions. A node has as many sessions as "
+             "open files allow on this machine.", "",
+             "| sessions | nodes | messages/s | state records/s | state bytes/s | of which | all nodes' memory MiB |",
+             "|---|---|---|---|---|---|---|"]
     for row in figures["idle"]:
         kinds_of = ", ".join(f"{kind} {count['records']}" for kind, count in sorted(row["kinds"].items())) or "–"
-        lines.append(f"| {row['sessions']:,} {row['name']} | {row['rate']:,} | {row['records_per_s']:.1f} | "
+        lines.append(f"| {row['sessions']:,} {row['name']} | {row['nodes']} | {row['rate']:,} | {row['records_per_s']:.1f} | "
                      f"{row['bytes_per_s']:,.0f} | {kinds_of} in {row['seconds']:.0f} s | {row['rss_mib']:.0f} |")
     return lines
 
@@ -418,7 +441,7 @@ def main():
     parser.add_argument("--churn", type=int, default=360_000,
                         help="claims in a replay after churn; 360000 are 200 a second for 30 minutes")
     parser.add_argument("--foreign-gb", type=float, default=10, help="foreign records between delivery and death (10)")
-    parser.add_argument("--foreign-s-per-gb", type=float, default=30, help="time allowed for writing a GB of them (30)")
+    parser.add_argument("--foreign-s-per-gb", type=float, default=15, help="time allowed for writing a GB of them (15)")
     parser.add_argument("--debug", action="store_true", help="debug builds and small numbers; nothing is written")
     parser.add_argument("--write", help="write the page to this file")
     parser.add_argument("--json", help="keep all figures in this file, and take those not measured now from it")
