@@ -30,6 +30,8 @@ FILES_BESIDES = 300
 # A node that is not ready by then will not be.
 READY_S = 600
 EXPIRY_S = 3600
+# A connection from an address becomes slow to open once half of its 28,000 ports are in use.
+SOURCES = "127.0.0.1-127.0.0.4"
 # Messages a second of others beside idle sessions.
 TRICKLE = 20
 STATE_KINDS = ("subscriptions", "position", "inbound", "outbound", "due")
@@ -41,7 +43,7 @@ class Bench:
     def __init__(self, arguments, bootstrap, folder):
         self.arguments, self.bootstrap, self.folder = arguments, bootstrap, Path(folder)
         self.build = TARGET / ("debug" if arguments.debug else "release")
-        self.nodes = []
+        self.nodes, self.loads = [], []
         self.number = 0
 
     def scaled(self, full, quick):
@@ -65,11 +67,16 @@ class Bench:
         fallbacks = [word for node in others for word in ("--fallback", f"127.0.0.1:{node.port}")]
         call = [self.build / "loadsim", command, "--broker", f"127.0.0.1:{first.port}", *fallbacks, "--json",
                 "--protocol", "5", "--session-expiry-s", EXPIRY_S, *arguments]
-        return subprocess.Popen([str(word) for word in call], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        load = subprocess.Popen([str(word) for word in call], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.loads.append(load)
+        return load
 
     def stop(self):
         for node in self.nodes:
             node.stop()
+        for load in self.loads:
+            load.kill()
+            load.wait()
 
 
 def run(call, **options):
@@ -217,7 +224,7 @@ def crowd(bench, name, sessions, rate, each):
                                  "--duration-s", seconds * 2 + 30)
         else:
             load = bench.loadsim([node], "sub", "--subscribers", share, "--filter", "idle/{run}/{i}", "--keep-alive-s", 600,
-                                 "--connect-timeout-s", 60)
+                                 "--connect-timeout-s", 60, "--connect-rate", 800, "--source-addresses", SOURCES)
         node.wait_for(share, load)
         nodes, loads = [*nodes, node], [*loads, load]
     if not rate:
@@ -233,11 +240,7 @@ def crowd(bench, name, sessions, rate, each):
     row = {"name": name, "sessions": sessions, "nodes": count, "rate": rate or TRICKLE, "seconds": took, "kinds": kinds(after),
            "records_per_s": sum(count["records"] for count in counts) / took,
            "bytes_per_s": sum(count["bytes"] for count in counts) / took, "rss_mib": sum(node.rss_mib() for node in nodes)}
-    for node in nodes:
-        node.stop()
-    for load in loads:
-        load.kill()
-        load.communicate()
+    bench.stop()
     return row
 
 
@@ -250,7 +253,7 @@ def resume(bench, foreign_gb=0):
     limits = ["--rate", bench.scaled(1000, 100), "--duration-s", kill_after_s + bench.scaled(25, 15)]
     if foreign_gb:
         # One message each, then silence while the foreign records are written.
-        kill_after_s += int(foreign_gb * bench.arguments.foreign_s_per_gb)
+        kill_after_s += 20 + int(foreign_gb * bench.arguments.foreign_s_per_gb)
         limits = ["--rate", bench.scaled(2000, 100), "--count", subscribers]
     load = bench.loadsim([first, second], "resume", "--subscribers", subscribers, "--kill-pid", first.process.pid,
                          "--kill-after-s", kill_after_s, "--drain-s", 120, *limits)
@@ -330,7 +333,7 @@ def verdict(is_reached):
     return "–" if is_reached is None else "reached" if is_reached else "**missed**"
 
 
-def page(bench, figures):
+def page(figures):
     lines = [
         "# Sessions",
         "",
@@ -452,22 +455,35 @@ def main():
     bootstrap = os.environ.get("MILLRACE_TEST_KAFKA") or sys.exit("run it through scripts/with-kafka.sh")
     kept = Path(arguments.json) if arguments.json else None
     figures = json.loads(kept.read_text()) if kept and kept.exists() else {}
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(arguments, bootstrap, folder)
+    failed = []
+    for name in wanted:
+        print(f"{name} ...", flush=True)
         try:
-            for name in wanted:
-                print(f"{name} ...", flush=True)
-                figures[name] = MEASUREMENTS[name](bench)
-                print(json.dumps(figures[name]), flush=True)
-                if kept:
-                    kept.write_text(json.dumps(figures, indent=1))
-        finally:
-            bench.stop()
-    text = page(bench, figures)
+            figures[name] = measured(name, arguments, bootstrap)
+        except SystemExit as error:
+            failed.append(f"{name}: {error}")
+            print(failed[-1], flush=True)
+            continue
+        print(json.dumps(figures[name]), flush=True)
+        if kept:
+            kept.write_text(json.dumps(figures, indent=1))
+    text = page(figures)
     print(text)
     if arguments.write and not arguments.debug:
         path = ROOT / arguments.write
         path.write_text(text + notes(path))
+    if failed:
+        sys.exit("\n".join(failed))
+
+
+def measured(name, arguments, bootstrap):
+    """One measurement; whatever became of it, nothing of it runs afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(arguments, bootstrap, folder)
+        try:
+            return MEASUREMENTS[name](bench)
+        finally:
+            bench.stop()
 
 
 if __name__ == "__main__":
