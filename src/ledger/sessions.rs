@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use answers::{Absent, ClaimInfo, Inherited, Owner};
 
-use self::client::{Content, Watch};
+use self::client::{Content, Wait, Watch};
 use self::table::{Number, Table};
 use super::ids::{Epoch, Incarnation, Nonce};
 use super::record::{self, ClientKey, Ignored, Key, PartKind, Slot, Watermark};
@@ -115,8 +115,8 @@ pub struct Sessions {
     watermarks: BTreeMap<Incarnation, Watermark>,
     /// Sessions without a connection, by the log time at which something is to be done about them.
     due: BTreeSet<(i64, Number)>,
-    /// The others that have an owner, by its node.
-    held: BTreeMap<Incarnation, BTreeSet<Number>>,
+    /// The others that have an owner, by its node and in the order in which they need a keeper once it is gone.
+    held: BTreeMap<Incarnation, BTreeSet<(Wait, Number)>>,
     /// Sessions with records that somebody may have to remove.
     ended: BTreeSet<Number>,
     /// How many records refer to a node's watermark.
@@ -222,16 +222,16 @@ impl Sessions {
         if before.held_by == after.held_by {
             return;
         }
-        if let Some(incarnation) = before.held_by
+        if let Some((incarnation, wait)) = before.held_by
             && let Some(held) = self.held.get_mut(&incarnation)
         {
-            held.remove(&client);
+            held.remove(&(wait, client));
             if held.is_empty() {
                 self.held.remove(&incarnation);
             }
         }
-        if let Some(incarnation) = after.held_by {
-            self.held.entry(incarnation).or_default().insert(client);
+        if let Some((incarnation, wait)) = after.held_by {
+            self.held.entry(incarnation).or_default().insert((wait, client));
         }
     }
 

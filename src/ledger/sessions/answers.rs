@@ -156,11 +156,14 @@ impl Sessions {
     }
 
     /// Sessions that may need a keeper: those without a connection whose will or end is due by `log_ms`, earliest first,
-    /// then those that belong to a node that is `gone`.
-    pub fn absent(&self, log_ms: i64, gone: &dyn Fn(Incarnation) -> bool) -> impl Iterator<Item = Absent> {
-        let left = self.held.iter().filter(|(incarnation, _)| gone(**incarnation)).flat_map(|(_, held)| held);
-        let left: Vec<_> = left.filter_map(|client| self.absent_at(*client)).collect();
-        self.due(log_ms).chain(left)
+    /// then those that belong to a node that is gone and has been for as long as their sets say. `gone`: since when it is,
+    /// log time; `None`: it is not. Looks at no others, however many there are.
+    pub fn absent(&self, log_ms: i64, gone: &dyn Fn(Incarnation) -> Option<i64>) -> impl Iterator<Item = Absent> {
+        let left = self.held.iter().filter_map(|(incarnation, held)| Some((gone(*incarnation)?, held)));
+        let left = left.flat_map(move |(gone_ms, held)| {
+            held.iter().take_while(move |(wait, _)| wait.is_over(gone_ms, log_ms)).map(|(_, client)| *client)
+        });
+        self.due(log_ms).chain(left.filter_map(|client| self.absent_at(client)))
     }
 
     /// Sessions without a connection whose will or end is due by `log_ms`, earliest first.
@@ -173,7 +176,7 @@ impl Sessions {
 
     /// Sessions that belong to a node and are not disconnected as far as the log knows.
     pub fn held_by(&self, incarnation: Incarnation) -> impl Iterator<Item = Absent> {
-        self.held.get(&incarnation).into_iter().flatten().filter_map(|client| self.absent_at(*client))
+        self.held.get(&incarnation).into_iter().flatten().filter_map(|(_, client)| self.absent_at(*client))
     }
 
     /// The nodes that sessions belong to.

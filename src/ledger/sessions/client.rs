@@ -87,9 +87,29 @@ pub(super) struct Watch {
     /// Without a connection: when something is to be done about it.
     pub(super) due_ms: Option<i64>,
     /// Otherwise: who owns it.
-    pub(super) held_by: Option<Incarnation>,
+    pub(super) held_by: Option<(Incarnation, Wait)>,
     /// It may have records to remove.
     pub(super) ended: bool,
+}
+
+/// How long a node must be gone before something is to be done about a session that it held: seconds and one more; 0 if
+/// its set does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Wait(u32);
+
+impl Wait {
+    /// Of those whose set says something, the least.
+    pub(super) const SAID: Self = Self(1);
+
+    const fn seconds(seconds: u32) -> Self {
+        Self(seconds.saturating_add(1))
+    }
+
+    /// `gone_ms`: since when the node is gone, log time.
+    pub(super) const fn is_over(self, gone_ms: i64, log_ms: i64) -> bool {
+        let seconds = self.0.saturating_sub(1) as i64;
+        self.0 < u32::MAX && gone_ms.saturating_add(seconds * 1_000) <= log_ms
+    }
 }
 
 impl Content {
@@ -277,11 +297,13 @@ impl Client {
         let set = self.highest(rules);
         let is_over = set.is_some_and(|(run, set)| run.is_over(set));
         let owner = self.owner(rules).filter(|_| !is_over);
-        let own_set =
-            set.filter(|(run, set)| set.life != Life::Connected && owner.is_some_and(|owner| owner.nonce == run.nonce));
+        let own_set = set.filter(|(run, _)| owner.is_some_and(|owner| owner.nonce == run.nonce));
+        let absent = own_set.filter(|(_, set)| set.life != Life::Connected);
+        let wait = || own_set.map(|(run, set)| run.wait(set)).unwrap_or_default();
+        let held_by = || owner.and_then(|run| Some((run.claim.as_ref()?.incarnation, wait())));
         Watch {
-            due_ms: own_set.and_then(|(run, set)| run.due_ms(set)),
-            held_by: if own_set.is_some() { None } else { owner.and_then(|run| Some(run.claim.as_ref()?.incarnation)) },
+            due_ms: absent.and_then(|(run, set)| run.due_ms(set)),
+            held_by: if absent.is_some() { None } else { held_by() },
             ended: match set {
                 Some(_) => is_over || self.runs.iter().any(Run::has_left_over),
                 None => self.runs.iter().any(|run| run.last.is_some() || run.has_left_over()),
@@ -359,6 +381,14 @@ impl Run {
         let after = |seconds: u32| since_ms.saturating_add(i64::from(seconds) * 1_000);
         let expires = (set.expiry_s != u32::MAX && set.life != Life::Deleted).then(|| after(set.expiry_s));
         [expires, set.will_delay_s.map(after)].into_iter().flatten().min()
+    }
+
+    /// With a connection: how long its node must be gone before its will or its end is due.
+    fn wait(&self, set: &Set) -> Wait {
+        if self.has_due(set) {
+            return Wait::SAID;
+        }
+        Wait::seconds(set.will_delay_s.map_or(set.expiry_s, |delay_s| delay_s.min(set.expiry_s)))
     }
 
     /// Neither claim nor set: what is left of it is of no use.

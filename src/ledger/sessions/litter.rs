@@ -2,7 +2,7 @@
 
 use super::Sessions;
 use super::answers::is_void;
-use super::client::{Client, Run};
+use super::client::{Client, Run, Wait};
 use crate::ledger::ids::{Incarnation, Nonce};
 use crate::ledger::record::{ClientKey, Slot, key, watermark_key};
 use crate::ledger::rules::{Rule, Rules};
@@ -41,15 +41,17 @@ impl Sessions {
     /// What any node may remove, best the keeper of the partition: what sessions that ended leave behind (F10), and
     /// watermarks of fenced nodes that nothing refers to.
     pub fn litter(&self, fenced: Fenced<'_>) -> impl Iterator<Item = Vec<u8>> {
-        let claimed = self.held.iter().filter(|(incarnation, _)| fenced(**incarnation)).flat_map(|(_, held)| held);
-        let claimed = claimed.filter(|number| !self.ended.contains(*number));
-        let mut keys = Vec::new();
-        for (client, records) in self.ended.iter().chain(claimed).filter_map(|number| self.clients.at(*number)) {
+        let held = self.held.iter().filter(|(incarnation, _)| fenced(**incarnation));
+        let without_set = held.flat_map(|(_, held)| held.range(..(Wait::SAID, 0))).map(|(_, number)| number);
+        let without_set = without_set.filter(|number| !self.ended.contains(*number));
+        let clients = self.ended.iter().chain(without_set).filter_map(|number| self.clients.at(*number));
+        let keys = clients.flat_map(move |(client, records)| {
+            let mut keys = Vec::new();
             of_client(&mut keys, client, records, self.rules, fenced);
-        }
-        let unused = |incarnation: &&Incarnation| fenced(**incarnation) && !self.referred.contains_key(incarnation);
-        keys.extend(self.watermarks.keys().filter(unused).map(|incarnation| watermark_key(*incarnation)));
-        keys.into_iter()
+            keys
+        });
+        let unused = |incarnation: &&Incarnation| fenced(**incarnation) && !self.referred.contains_key(*incarnation);
+        keys.chain(self.watermarks.keys().filter(unused).map(|incarnation| watermark_key(*incarnation)))
     }
 
     /// Whether any record here still names a node: until then nothing about it may be removed from `mqtt.cluster`.

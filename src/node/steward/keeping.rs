@@ -42,8 +42,9 @@ impl Core {
         let me = self.identity.incarnation;
         let mine: Vec<u32> =
             (0..self.partition_count()).filter(|partition| self.members.keeper_of(*partition) == Some(me)).collect();
+        let mut room = self.limits.keeping_max.saturating_sub(self.keepers_under_way());
         for partition in mine {
-            self.keep(partition);
+            room -= self.keep(partition, room);
             self.clean(partition);
         }
         self.keep_left_behind();
@@ -51,22 +52,25 @@ impl Core {
         self.keeping.tombstoned.retain(|_, at_ms| *at_ms > old);
     }
 
-    fn keep(&mut self, partition: u32) {
-        let room = self.limits.keeping_max.saturating_sub(self.keepers_under_way());
+    /// How many sessions it claimed, at most `room`.
+    fn keep(&mut self, partition: u32, room: usize) -> usize {
         let log_now_ms = self.log_now_ms();
-        let Some(ledger) = self.ledgers.get(partition as usize) else { return };
-        let dead = |incarnation| self.members.is_fenced(incarnation);
+        let Some(ledger) = self.ledgers.get(partition as usize) else { return 0 };
+        let heard_ms = |incarnation| self.members.member(incarnation).map_or(i64::MIN, |member| member.append_ms);
+        let dead = |incarnation| self.members.is_fenced(incarnation).then(|| heard_ms(incarnation));
         let due: Vec<Absent> = ledger
             .absent(log_now_ms, &dead)
             .filter(|absent| !self.by_client.contains_key(&absent.client))
             .filter(|absent| self.is_due(absent, log_now_ms) && self.is_left_alone(partition, absent))
             .take(room)
             .collect();
+        let count = due.len();
         for absent in due {
             let nonce = self.keeper_nonce(absent.owner);
             let purpose = Purpose::Keep(absent.owner);
             self.append_claim(Owned::new(absent.client, partition, nonce, purpose, self.rules, self.now_ms));
         }
+        count
     }
 
     /// Takes back what was given up, once its last word was read, unless its client came back first (K1).

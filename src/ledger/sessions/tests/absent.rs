@@ -6,8 +6,12 @@ fn will(delay_s: u32) -> Will {
     Will { nonce: nonce(1), delay_s, publish: Box::default() }
 }
 
+fn connected(expiry_s: u32) -> SessionState {
+    SessionState { expiry_s, ..SessionState::default() }
+}
+
 fn absent(log: &Log, log_ms: i64, gone: &[u8]) -> Vec<(Nonce, Option<i64>)> {
-    let gone = |node| gone.iter().any(|n| incarnation(*n) == node);
+    let gone = |node| gone.iter().any(|n| incarnation(*n) == node).then_some(i64::MIN);
     log.sessions.absent(log_ms, &gone).map(|absent| (absent.owner, absent.due_ms)).collect()
 }
 
@@ -57,11 +61,11 @@ fn a_will_that_is_due_is_due_at_once_also_of_a_session_that_ended() {
 }
 
 #[test]
-fn sessions_of_a_node_that_is_gone_need_a_keeper_whatever_they_say() {
+fn sessions_of_a_node_that_is_gone_need_a_keeper() {
     let mut log = Log::new();
     log.h(1);
     assert_eq!(absent(&log, 0, &[1]), [], "there is no session yet");
-    log.set(1, 1, &named("car"));
+    log.set(1, 1, &connected(60));
     assert_eq!(absent(&log, i64::MAX, &[]), [], "it is connected");
     assert_eq!(absent(&log, 0, &[1]), [(nonce(1), None)]);
     assert_eq!(log.sessions.holders().collect::<Vec<_>>(), [incarnation(1)]);
@@ -72,6 +76,27 @@ fn sessions_of_a_node_that_is_gone_need_a_keeper_whatever_they_say() {
     log.set(2, 1, &disconnected(u32::MAX, 0));
     assert_eq!(absent(&log, i64::MAX, &[1, 2]), [], "nothing is to be done for it, ever");
     assert_eq!(log.sessions.holders().count(), 0);
+}
+
+#[test]
+fn sessions_of_a_node_that_is_gone_are_looked_at_when_something_is_due() {
+    let due = |log: &Log, log_ms| log.sessions.absent(log_ms, &|_| Some(1_000)).count();
+    let due_will = DueWill { will: will(9), from: crate::ledger::ids::Origin::default() };
+    for (state, due_ms) in [
+        (connected(5), 6_000),
+        (SessionState { will: Some(will(2)), ..connected(5) }, 3_000),
+        (SessionState { will: Some(will(9)), ..connected(5) }, 6_000),
+        (SessionState { will: Some(will(2)), ..connected(u32::MAX) }, 3_000),
+        (SessionState { due: vec![due_will], ..connected(5) }, 1_000),
+    ] {
+        let mut log = Log::new();
+        let _ = (log.h(1), log.set(1, 1, &state));
+        assert_eq!((due(&log, due_ms - 1), due(&log, due_ms)), (0, 1), "{state:?}");
+        log.set(1, 2, &connected(u32::MAX));
+        assert_eq!(due(&log, i64::MAX), 0, "never");
+        log.h(2);
+        assert_eq!(due(&log, 1_000), 1, "the claimant's set does not say anything yet");
+    }
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn answers(sessions: &Sessions) -> impl PartialEq + std::fmt::Debug + use<> {
         })
         .collect();
     let due = sorted(sessions.due(i64::MAX));
-    let absent = sorted(sessions.absent(2_000, &fenced));
+    let absent = sorted(sessions.absent(2_000, &|node| fenced(node).then_some(500)));
     let litter: BTreeSet<_> = sessions.litter(&fenced).collect();
     let clients: BTreeSet<_> = sessions.clients().cloned().collect();
     ((of_client(0), of_client(1)), (clients, nodes, due, absent, litter))
