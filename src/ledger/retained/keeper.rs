@@ -5,6 +5,7 @@
 //!            the node is fenced (F9)            looked through             all is complete
 //!  (a mark) ─────────────────────────▶ Looking ────────────────▶ Writing ──────────────────▶ (no mark)
 //! ```
+//! A partition of `mqtt.retained` that becomes the keeper's in the course of it makes it begin again, with that one.
 //! A keeper that dies leaves the mark where it is, and the next one begins again: to write a record twice does no harm.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,7 +67,7 @@ impl Keeper {
 
     /// R4c: whether the own mark must wait because a log is still being looked through.
     pub fn is_looking(&self) -> bool {
-        self.duties.values().any(|duty| matches!(duty.stage, Stage::Looking)) && self.rules.holds(Rule::R4)
+        self.duties.values().any(Duty::is_looking) && self.rules.holds(Rule::R4)
     }
 
     /// Takes duties over, and ends those that are done. `is_over`: nothing of that node can land any more. `is_kept`: this
@@ -93,7 +94,9 @@ impl Keeper {
         self.duties.retain(|dead, _| left.contains_key(dead));
         let mut actions = Vec::new();
         for (dead, (partitions, from)) in left {
-            if let Some(duty) = self.duties.get_mut(&dead) {
+            // A partition that has become this node's since is looked for, too, once the look that is under way is over.
+            let duty = self.duties.get_mut(&dead);
+            if let Some(duty) = duty.filter(|duty| duty.is_looking() || partitions.is_subset(&duty.partitions)) {
                 actions.extend(duty.finish(dead, writer));
                 continue;
             }
@@ -108,9 +111,10 @@ impl Keeper {
         actions
     }
 
-    /// The partitions of `mqtt.retained` for which a dead node's messages are looked for.
-    pub fn partitions_of(&self, dead: Incarnation) -> Option<&BTreeSet<u32>> {
-        self.duties.get(&dead).map(|duty| &duty.partitions)
+    /// Whether a look for a dead node's messages of these partitions of `mqtt.retained` is awaited: not if others have
+    /// become its keeper meanwhile.
+    pub fn is_awaited(&self, dead: Incarnation, partitions: &BTreeSet<u32>) -> bool {
+        self.duties.get(&dead).is_some_and(|duty| duty.is_looking() && duty.partitions == *partitions)
     }
 
     /// The messages were looked through; what was found in `topics` is owed with [`DUTY_TICK`].
@@ -136,6 +140,10 @@ impl Keeper {
 }
 
 impl Duty {
+    const fn is_looking(&self) -> bool {
+        matches!(self.stage, Stage::Looking)
+    }
+
     fn finish(&mut self, dead: Incarnation, writer: &Writer) -> Option<Action> {
         let Stage::Writing(topics) = &mut self.stage else { return None };
         topics.retain(|topic| writer.owes(topic, DUTY_TICK));

@@ -60,8 +60,8 @@ pub(super) enum RetainedAnswer {
     Replay(Vec<(Partition, Ends)>),
     /// Where the partitions of messages end.
     Sample(Vector),
-    /// What a dead node had appended with the retain flag.
-    Looked { dead: Incarnation, found: duties::FoundRetains },
+    /// What a dead node had appended with the retain flag, of topics in these partitions of `mqtt.retained`.
+    Looked { dead: Incarnation, partitions: BTreeSet<u32>, found: duties::FoundRetains },
     /// What this node had appended of what was in doubt in a partition of messages.
     Decided { partition: Partition, found: duties::FoundRetains },
 }
@@ -198,7 +198,7 @@ impl Retaining {
                 }
             }
             RetainedAnswer::Sample(ends) => self.on_sample(ends),
-            RetainedAnswer::Looked { dead, found } => self.on_looked(dead, found),
+            RetainedAnswer::Looked { dead, partitions, found } => self.on_looked(dead, &partitions, found),
             RetainedAnswer::Decided { partition, found } => self.on_decided(partition, &found),
         }
     }

@@ -59,6 +59,29 @@ fn the_lowest_of_several_marks_counts_and_what_one_does_not_say_is_looked_throug
 }
 
 #[test]
+fn a_partition_that_becomes_the_keepers_later_is_looked_for_too() {
+    let (mut keeper, mut marks, writer) = (Keeper::new(Rules::ALL), marks(), Writer::new(Rules::ALL));
+    poll(&mut keeper, &marks, &writer);
+    let poll_all = |keeper: &mut Keeper, marks: &Marks| keeper.poll(marks, &writer, |node| node == dead(), |_| true);
+    assert!(poll_all(&mut keeper, &marks).is_empty(), "the look that is under way is waited for");
+    assert!(keeper.is_awaited(dead(), &[0].into()) && !keeper.is_awaited(dead(), &[0, 1].into()));
+    keeper.on_looked(dead(), BTreeSet::new());
+    let look = |partitions: &[u32], from| Action::Look {
+        dead: dead(),
+        from: [(P, from), (Q, 2)].into(),
+        partitions: partitions.iter().copied().collect(),
+    };
+    assert_eq!(poll_all(&mut keeper, &marks), [look(&[0, 1], 5)]);
+    keeper.on_looked(dead(), BTreeSet::new());
+    assert_eq!(poll_all(&mut keeper, &marks), [Action::Finish { dead: dead(), partitions: [0, 1].into() }]);
+    marks.apply(0, dead(), None);
+    assert!(poll_all(&mut keeper, &marks).is_empty());
+    marks.apply(1, dead(), None);
+    poll_all(&mut keeper, &marks);
+    assert!(keeper.duties.is_empty());
+}
+
+#[test]
 fn nobody_looks_for_a_node_that_may_still_write() {
     let mut keeper = Keeper::new(Rules::ALL);
     assert!(keeper.poll(&marks(), &Writer::new(Rules::ALL), |_| false, |_| true).is_empty());

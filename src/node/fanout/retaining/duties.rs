@@ -82,12 +82,12 @@ impl Retaining {
         tracing::info!(%dead, "looking for what a dead node owed to mqtt.retained");
         // Who never beat appended nothing for clients.
         let producer_id = self.members.member(dead).map_or(NOBODYS, |member| member.node.producer_id);
-        let look = self.look_for(producer_id, self.message_partitions(), from, partitions);
+        let look = self.look_for(producer_id, self.message_partitions(), from, partitions.clone());
         let answers_to = self.answers_to.clone();
         tasks::spawn("retained look-up", async move {
             let Some(found) = look.run().await else { return };
             // An actor that is gone needs no answer.
-            let _ = answers_to.send(Answer::Retained(RetainedAnswer::Looked { dead, found })).await;
+            let _ = answers_to.send(Answer::Retained(RetainedAnswer::Looked { dead, partitions, found })).await;
         });
     }
 
@@ -110,8 +110,10 @@ impl Retaining {
         }
     }
 
-    pub(super) fn on_looked(&mut self, dead: Incarnation, found: FoundRetains) {
-        let Some(partitions) = self.keeper.partitions_of(dead).cloned() else { return };
+    pub(super) fn on_looked(&mut self, dead: Incarnation, partitions: &BTreeSet<u32>, found: FoundRetains) {
+        if !self.keeper.is_awaited(dead, partitions) {
+            return;
+        }
         let mut topics = BTreeSet::new();
         for (topic, (origin, message)) in found {
             let best = self.store.get(&topic).map(Entry::best);
