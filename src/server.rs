@@ -211,8 +211,17 @@ impl Server {
         while clock::now() < limit && is_busy() {
             tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
         }
+        // What is still owed to `mqtt.retained` its keepers find, as after a death.
+        self.node.fanout.close();
+        while clock::now() < limit && !self.node.fanout.has_ended() {
+            tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
+        }
         if !self.flush(limit).await {
             tracing::warn!("some appends had no outcome yet; their clients were not told that they are safe");
+            return;
+        }
+        if self.node.router.is_in_doubt() {
+            tracing::info!("an append of unknown fate may still land: the others will fence this node");
             return;
         }
         // Nothing of this node is on its way any more: nobody needs to fence it.

@@ -273,6 +273,9 @@ pub struct AckRouter {
     /// Connections that are gone and whose appends have no outcome yet: the steward hears of those.
     draining: Mutex<HashSet<ConnectionId>>,
     draining_count: AtomicUsize,
+    /// Partitions in which an append of this node may still land although it has had its outcome.
+    in_doubt: Mutex<HashSet<Partition>>,
+    in_doubt_count: AtomicUsize,
 }
 
 impl AckRouter {
@@ -286,6 +289,8 @@ impl AckRouter {
             others: OnceLock::new(),
             draining: Mutex::default(),
             draining_count: AtomicUsize::new(0),
+            in_doubt: Mutex::default(),
+            in_doubt_count: AtomicUsize::new(0),
         }
     }
 
@@ -316,6 +321,31 @@ impl AckRouter {
         {
             others.steward.late(id, sequence, outcome);
         }
+    }
+
+    /// Whether an append that has had its outcome may still land: its fate was unknown, and nothing that was appended to
+    /// the same partition later was written ([`Outcome::Unknown`]).
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt_count.load(Ordering::Acquire) > 0
+    }
+
+    /// Outcomes of one partition come in the order of the appends.
+    fn note_doubt(&self, partition: Partition, outcome: Outcome) {
+        let is_settled = match outcome {
+            Outcome::Written(_) => true,
+            Outcome::Unknown => false,
+            Outcome::Refused(_) => return,
+        };
+        if is_settled && !self.is_in_doubt() {
+            return;
+        }
+        let mut in_doubt = self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_settled {
+            in_doubt.remove(&partition);
+        } else {
+            in_doubt.insert(partition);
+        }
+        self.in_doubt_count.store(in_doubt.len(), Ordering::Release);
     }
 
     fn lock_draining(&self) -> MutexGuard<'_, HashSet<ConnectionId>> {
@@ -367,6 +397,7 @@ impl AckSink for AckRouter {
     fn on_acks(&self, group: &AckGroup<'_>) {
         let outcome = outcome_for_client(group.outcome);
         self.count(group);
+        self.note_doubt(group.partition, group.outcome);
         if group.outcome == Outcome::Unknown
             && usize::from(group.partition.topic.0) < self.topics.len()
             && let Some(others) = self.others.get()
@@ -434,4 +465,25 @@ fn outcome_for_client(outcome: Outcome) -> AppendOutcome {
 /// Starts the task that hands over what waits in the writer.
 pub fn start(writer: Arc<Writer>) {
     tasks::spawn("writer", writer.run());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_in_doubt_until_something_later_is_written_there() {
+        let router = AckRouter::new(Arc::new(Connections::new(1)), Vec::new(), Arc::default());
+        let tickets = [Ticket { owner: NOBODY, sequence: 0 }];
+        let in_doubt_after = |number, outcome| {
+            let partition = Partition { topic: TopicIndex(0), number };
+            router.on_acks(&AckGroup { partition, outcome, tickets: &tickets });
+            router.is_in_doubt()
+        };
+        assert!(!in_doubt_after(0, Outcome::Written(Offset(0))));
+        assert!(in_doubt_after(0, Outcome::Unknown));
+        assert!(in_doubt_after(1, Outcome::Written(Offset(0))), "another partition says nothing of it");
+        assert!(in_doubt_after(0, Outcome::Refused(Refusal::Deadline)), "what was not sent settles nothing");
+        assert!(!in_doubt_after(0, Outcome::Written(Offset(1))));
+    }
 }

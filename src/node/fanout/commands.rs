@@ -60,6 +60,7 @@ pub(super) struct Subscriber {
 pub(super) struct Commands {
     waiting: Mutex<Vec<Command>>,
     closed: AtomicBool,
+    ended: AtomicBool,
     some: Notify,
 }
 
@@ -78,6 +79,11 @@ impl Commands {
     pub(super) fn take(&self) -> Option<Vec<Command>> {
         let batch = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         (!batch.is_empty() || !self.closed.load(Ordering::Acquire)).then_some(batch)
+    }
+
+    /// The actor does nothing any more.
+    pub(super) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 }
 
@@ -169,5 +175,10 @@ impl FanoutHandle {
     pub fn close(&self) {
         self.commands.closed.store(true, Ordering::Release);
         self.commands.some.notify_one();
+    }
+
+    /// Whether it has ended: nothing is appended to `mqtt.retained` any more.
+    pub fn has_ended(&self) -> bool {
+        self.commands.ended.load(Ordering::Acquire)
     }
 }

@@ -155,7 +155,10 @@ async fn run(
         // In every turn, so that a tail that always has something to say holds up nobody.
         match commands.take() {
             Some(batch) => batch.into_iter().for_each(|command| fanout.on_command(command, &mut *tail)),
-            None => return,
+            None => {
+                commands.set_ended();
+                return;
+            }
         }
         while let Ok(answer) = answers.try_recv() {
             fanout.on_answer(answer, &mut *tail, &mut *retained_tail);
