@@ -433,6 +433,7 @@ impl Core {
         owned.settled = true;
         let had_set = owned.has_set;
         if let Some(port) = &owned.port {
+            tracing::trace!(nonce = ?owned.nonce, ?finals, "no lower nonce is open");
             let effect = port.tell(Notice::Settled(finals));
             self.effects.push(effect);
         }

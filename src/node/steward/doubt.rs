@@ -224,15 +224,14 @@ impl Core {
         if self.doubts.has_messages() {
             return;
         }
+        self.look_for_open_will(key);
         let Some(owned) = self.owned.get_mut(&key) else { return };
-        if owned.publishing == Some(Publishing::Open) {
-            let due = owned.state.as_ref().and_then(|state| state.due.first());
-            let Some((from, nonce)) = due.map(|due| (due.from, due.will.nonce)) else { return };
+        if owned.parting.is_some() {
+            // Whether its publishes are in doubt is known when all have their outcome.
             owned.uncertain = false;
-            let scan = self.scan_for_will(key, from, nonce);
-            if let Some(owned) = self.owned.get_mut(&key) {
-                owned.publishing = Some(Publishing::LookingUp { scan });
-            }
+            return;
+        }
+        if owned.looks_left > 0 {
             return;
         }
         tracing::trace!(nonce = ?owned.nonce, stage = ?owned.stage, "what it appended is no longer in doubt");
@@ -247,6 +246,19 @@ impl Core {
         let nonce = owned.nonce;
         for partition in partitions {
             self.scan_for_own(key, partition, nonce);
+        }
+    }
+
+    /// A will of unknown fate is looked for: it is in the log, or it is appended again.
+    fn look_for_open_will(&mut self, key: u64) {
+        let Some(owned) = self.owned.get(&key).filter(|owned| owned.publishing == Some(Publishing::Open)) else {
+            return;
+        };
+        let due = owned.state.as_ref().and_then(|state| state.due.first());
+        let Some((from, nonce)) = due.map(|due| (due.from, due.will.nonce)) else { return };
+        let scan = self.scan_for_will(key, from, nonce);
+        if let Some(owned) = self.owned.get_mut(&key) {
+            owned.publishing = Some(Publishing::LookingUp { scan });
         }
     }
 

@@ -67,6 +67,7 @@ impl Core {
         };
         let from = unresolved.iter().map(from_of).min().unwrap_or(0);
         let nonces: Vec<Nonce> = unresolved.into_iter().map(|unresolved| unresolved.nonce).collect();
+        tracing::trace!(nonce = ?owned.nonce, ?nonces, from, topic, "looking for tokens");
         let asker = Asker::Session { connection, sequence, place, nonces: nonces.clone() };
         self.scan(partition, from, nonces, asker);
     }
@@ -125,7 +126,9 @@ impl Core {
                         continue;
                     };
                     let found = found.iter().filter(|token| nonces.contains(&token.nonce) && token.packet_id != 0);
-                    let notice = Notice::LookedUp { sequence, place, found: found.copied().collect() };
+                    let found: Vec<Token> = found.copied().collect();
+                    tracing::trace!(nonce = ?owned.nonce, ?place, ?found, "looked for tokens");
+                    let notice = Notice::LookedUp { sequence, place, found };
                     if let Some(port) = &owned.port {
                         let effect = port.tell(notice);
                         self.effects.push(effect);
