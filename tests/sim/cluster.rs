@@ -297,6 +297,7 @@ fn config(plan: &Plan) -> Config {
         ("topics.retained.partitions", "2".to_owned()),
         ("topics.sessions.partitions", "2".to_owned()),
         ("topics.state.delete_retention", "5m".to_owned()),
+        ("topics.state.min_compaction_lag", "15s".to_owned()),
         ("limits.queue_packets_max", plan.queue_packets_max.to_string()),
         ("shutdown.accept_grace", "1s".to_owned()),
         ("journal.kind", "memory".to_owned()),
