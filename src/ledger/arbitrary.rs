@@ -79,11 +79,12 @@ fn options() -> impl Strategy<Value = SubscribeOptions> {
 
 fn subscriptions() -> impl Strategy<Value = Vec<SubscriptionState>> {
     let filter = "[a-c]{1,3}(/[a-c]{1,3}){0,2}(/#|/\\+)?";
-    vec((filter, options(), option::of(1..1_000_u32)), 0..3).prop_map(|subscriptions| {
-        let subscription = |(filter, options, id): (String, _, _)| SubscriptionState {
+    vec((filter, options(), option::of(1..1_000_u32), marks()), 0..3).prop_map(|subscriptions| {
+        let subscription = |(filter, options, id, starts): (String, _, _, _)| SubscriptionState {
             filter: TopicFilter::parse(&filter).unwrap(),
             options,
             id,
+            starts,
         };
         subscriptions.into_iter().map(subscription).collect()
     })

@@ -75,6 +75,15 @@ pub struct SubscriptionState {
     pub options: SubscribeOptions,
     /// Subscription identifier.
     pub id: Option<u32>,
+    /// Where it starts, in partitions in which the session's position is before that: what is older is not for it.
+    pub starts: Vec<(Place, i64)>,
+}
+
+impl SubscriptionState {
+    /// Forgets the starts that the session's position has come to.
+    pub fn forget_passed(&mut self, position: &[(Place, i64)]) {
+        self.starts.retain(|&(place, start)| position.iter().any(|&(other, at)| other == place && at < start));
+    }
 }
 
 /// From where on messages are still to be delivered (DESIGN §5.1).

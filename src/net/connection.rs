@@ -169,7 +169,7 @@ impl Connection {
         }
         for notice in taken.notices {
             let input = match notice {
-                Notice::Followed { packet_id, from } => Input::Followed { packet_id, from },
+                Notice::Followed { packet_id, from, starts } => Input::Followed { packet_id, from, starts },
                 Notice::Unfollowed { packet_id, from } => Input::Unfollowed { packet_id, from },
                 Notice::Positions { following, from } => Input::Positions { following, from },
                 Notice::Granted(grant) => {

@@ -8,7 +8,7 @@ use std::task::Waker;
 use crate::ledger::ids::{Nonce, Place, Token};
 use crate::ledger::state::Inbound;
 use crate::mqtt::{PacketId, QoS, ReasonCode};
-use crate::session::{AppendOutcome, Delivery, Grant};
+use crate::session::{AppendOutcome, Delivery, Grant, Starts};
 
 /// Instead of a tick: there is nothing that has one.
 pub const NO_TICK: u32 = u32::MAX;
@@ -41,6 +41,8 @@ pub enum Notice {
         packet_id: PacketId,
         /// The position with them.
         from: Vec<(Place, i64)>,
+        /// Where the new ones start. Empty for a session that does not outlive its connection.
+        starts: Starts,
     },
     /// The filters of an UNSUBSCRIBE are out of force.
     Unfollowed {

@@ -1,6 +1,6 @@
 //! What a session is told.
 
-use super::{AppendOutcome, Delivery, Grant};
+use super::{AppendOutcome, Delivery, Grant, Starts};
 use crate::ledger::ids::{Nonce, Place, Token};
 use crate::ledger::state::Inbound;
 use crate::mqtt::decode::DecodeError;
@@ -45,6 +45,8 @@ pub enum Input<'a> {
         /// The session's whole position now: for every partition that its subscriptions touch, the first offset that was
         /// not handed to this session. Sorted. May be empty for a session that is not durable.
         from: Vec<(Place, i64)>,
+        /// Where the new ones among the subscriptions start. Empty for a session that is not durable.
+        starts: Starts,
     },
     /// The filters of this UNSUBSCRIBE are out of force ([`super::Effect::Unfollow`]).
     Unfollowed {

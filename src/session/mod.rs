@@ -46,7 +46,7 @@ pub use input::Input;
 pub use outgoing::{ConnAckParts, Outgoing};
 pub use publish::AppendOutcome;
 pub use settings::Settings;
-pub use subscribe::{Follow, Subscription};
+pub use subscribe::{Follow, Starts, Subscription};
 pub use will::OwnedPublish;
 
 /// Where the connection is in its life; the diagram is above.
@@ -210,7 +210,7 @@ impl Session {
             Input::Persisted(sequence) => self.on_persisted(sequence, effects),
             Input::Settled(ended) => self.on_settled(&ended, effects),
             Input::LookedUp { sequence, place, found } => self.on_looked_up(sequence, place, &found, effects),
-            Input::Followed { packet_id, from } => self.on_followed(packet_id, from, effects),
+            Input::Followed { packet_id, from, starts } => self.on_followed(packet_id, from, starts, effects),
             Input::Unfollowed { packet_id, from } => self.on_unfollowed(packet_id, from, effects),
             Input::Positions { following, from } => self.on_positions(following, from, effects),
             Input::Tick => self.on_tick(),

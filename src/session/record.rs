@@ -185,6 +185,7 @@ impl Session {
         if durable.subscriptions.start(durable.last_sequence + 1) {
             let from = std::mem::take(&mut durable.from);
             let position = durable.position_before(&from, self.deliveries.unrecorded());
+            self.subscriptions.forget_passed(&position.from);
             let part = Part::Subscriptions(self.subscriptions.in_force(), position);
             effects.push(Effect::Persist { sequence: durable.next_sequence(), part });
         }

@@ -173,7 +173,8 @@ impl Session {
     }
 
     /// Takes over what outlived the connection before, and sends what is owed to the client.
-    fn go_on(&mut self, state: SessionState, effects: &mut Effects) {
+    fn go_on(&mut self, mut state: SessionState, effects: &mut Effects) {
+        state.subscriptions.iter_mut().for_each(|subscription| subscription.forget_passed(&state.position.from));
         let mut durable = Durable {
             expiry_s: state.expiry_s,
             identity: state.identity,
@@ -222,8 +223,9 @@ impl Session {
 }
 
 fn follow(state: &SubscriptionState) -> Follow {
-    let SubscriptionState { filter, options, id } = state;
-    Follow { filter: filter.clone(), subscription: Subscription { options: *options, id: *id }, is_new: false }
+    let SubscriptionState { filter, options, id, starts } = state;
+    let subscription = Subscription { options: *options, id: *id };
+    Follow { filter: filter.clone(), subscription, is_new: false, starts: starts.clone() }
 }
 
 impl Claim {

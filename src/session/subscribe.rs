@@ -24,7 +24,12 @@ pub struct Follow {
     pub subscription: Subscription,
     /// The session had no subscription with this filter before (for Retain Handling 1).
     pub is_new: bool,
+    /// Of one that is resumed: where it starts, in partitions in which the session's position is before that.
+    pub starts: Vec<(Place, i64)>,
 }
+
+/// Where new subscriptions start, by filter.
+pub type Starts = Vec<(TopicFilter, Vec<(Place, i64)>)>;
 
 /// The session's subscriptions and the answers it owes.
 #[derive(Debug, Default)]
@@ -79,7 +84,9 @@ impl Subscriptions {
         match self.asked.binary_search_by(|known| known.filter.cmp(&state.filter)) {
             Ok(index) => {
                 if let Some(known) = self.asked.get_mut(index) {
-                    *known = state;
+                    // It goes on without a gap [MQTT-3.8.4-3].
+                    let starts = std::mem::take(&mut known.starts);
+                    *known = SubscriptionState { starts, ..state };
                 }
                 Ok(false)
             }
@@ -89,6 +96,20 @@ impl Subscriptions {
                 Ok(true)
             }
         }
+    }
+
+    fn set_starts(&mut self, starts: Starts) {
+        for (filter, starts) in starts {
+            let found = self.asked.binary_search_by(|known| known.filter.cmp(&filter));
+            if let Some(known) = found.ok().and_then(|index| self.asked.get_mut(index)) {
+                known.starts = starts;
+            }
+        }
+    }
+
+    /// Starts are remembered only while the session's position is before them.
+    pub(super) fn forget_passed(&mut self, position: &[(Place, i64)]) {
+        self.asked.iter_mut().for_each(|asked| asked.forget_passed(position));
     }
 
     fn remove(&mut self, filter: &TopicFilter) -> bool {
@@ -159,12 +180,21 @@ impl Session {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         let options = asked.options;
-        let state = SubscriptionState { filter: filter.clone(), options, id };
+        let state = SubscriptionState { filter: filter.clone(), options, id, starts: Vec::new() };
         let is_new = self.subscriptions.add(state, &self.settings)?;
-        Ok(Follow { filter, subscription: Subscription { options, id }, is_new })
+        Ok(Follow { filter, subscription: Subscription { options, id }, is_new, starts: Vec::new() })
     }
 
-    pub(super) fn on_followed(&mut self, packet_id: PacketId, from: Vec<(Place, i64)>, effects: &mut Effects) {
+    pub(super) fn on_followed(
+        &mut self,
+        packet_id: PacketId,
+        from: Vec<(Place, i64)>,
+        starts: Starts,
+        effects: &mut Effects,
+    ) {
+        if self.is_durable() {
+            self.subscriptions.set_starts(starts);
+        }
         self.on_in_force(packet_id, Kind::SubAck, from, effects);
     }
 

@@ -115,6 +115,7 @@ pub(super) fn subscription(subscription: &SubscriptionState) -> wire::Subscripti
             | flag(options.retain_as_published, option::RETAIN_AS_PUBLISHED)
             | handling,
         id: subscription.id,
+        starts: marks(&subscription.starts),
     }
 }
 
@@ -131,7 +132,8 @@ pub(super) fn subscription_back(subscription: &wire::Subscription) -> Option<Sub
             _ => return None,
         },
     };
-    Some(SubscriptionState { filter: TopicFilter::parse(&subscription.filter).ok()?, options, id: subscription.id })
+    let filter = TopicFilter::parse(&subscription.filter).ok()?;
+    Some(SubscriptionState { filter, options, id: subscription.id, starts: marks_back(&subscription.starts)? })
 }
 
 pub(super) fn position(position: &Position) -> wire::Position {

@@ -57,6 +57,7 @@ fn full() -> SessionState {
                 retain_handling: RetainHandling::IfNew,
             },
             id: Some(5),
+            starts: Vec::new(),
         }],
         position: full_position(),
         inbound: full_inbound(),

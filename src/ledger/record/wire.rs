@@ -140,6 +140,8 @@ pub(super) struct Subscription {
     pub options: u32,
     #[prost(uint32, optional, tag = "3")]
     pub id: Option<u32>,
+    #[prost(message, repeated, tag = "4")]
+    pub starts: Vec<Marks>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

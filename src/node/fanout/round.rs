@@ -54,6 +54,19 @@ impl Round {
         Self { number: 0, state: Mutex::new(State::Passed), keeps_starts: AtomicBool::new(false) }
     }
 
+    /// Of a subscription that started with an earlier connection, whose session's position is before these starts.
+    pub(super) fn started_at(starts: BTreeMap<Partition, Offset>) -> Self {
+        Self { number: 0, state: Mutex::new(State::Started(starts)), keeps_starts: AtomicBool::new(true) }
+    }
+
+    /// Where its subscriptions start in a partition, if that is known.
+    pub(super) fn start_in(&self, partition: Partition) -> Option<Offset> {
+        match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Asked | State::Passed => None,
+            State::Started(starts) => starts.get(&partition).copied(),
+        }
+    }
+
     pub(super) fn judge(&self, partition: Partition, offset: Offset) -> Verdict {
         match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Asked => Verdict::Hold,

@@ -1,16 +1,17 @@
 //! Asking where subscriptions start, and starting them ([`super::round`] has the states).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::lag::{FROM_LOG_START, Waits};
-use super::round::{Held, OpenRound, Verdict};
+use super::round::{Held, OpenRound, Round, Verdict};
 use super::sweep::{Clamped, clamp};
 use super::{Answer, Fanout};
 use crate::journal::{Ends, JournalError, Partition, Tail};
 use crate::node::connections::ConnectionId;
 use crate::node::mailbox::Notice;
 use crate::ops::tasks;
+use crate::session::Starts;
 
 /// How long a question that failed rests before it is asked again.
 const ASK_AGAIN_MS: u64 = 200;
@@ -77,6 +78,8 @@ impl Fanout {
             }
         }
         open.round.start(starts);
+        // The round may forget them when it passes.
+        let begun_at: Vec<Starts> = open.waiting.iter().map(|(id, _)| self.starts_of(*id, &open.round)).collect();
         let begun = self.begin_snapshots(open.beginning, &open.round);
         // Before the round may pass: what is held can be older than its start.
         for Held { connection, partition, offset, delivery } in open.held {
@@ -91,10 +94,10 @@ impl Fanout {
         for connection in open.unstarted {
             self.board_from(connection, Waits::Start);
         }
-        for (connection, packet_id) in open.waiting {
+        for ((connection, packet_id), starts) in open.waiting.into_iter().zip(begun_at) {
             let from = self.position_of(connection);
             if let Some(follower) = self.followers.get(&connection) {
-                follower.mailbox.post(Notice::Followed { packet_id, from });
+                follower.mailbox.post(Notice::Followed { packet_id, from, starts });
             }
         }
         // Behind the answer, which most clients like to see first.
@@ -107,6 +110,22 @@ impl Fanout {
             }
         }
         self.ask();
+    }
+
+    /// Where the subscriptions of a session that outlives its connection start that start with this round.
+    fn starts_of(&self, connection: ConnectionId, round: &Arc<Round>) -> Starts {
+        let Some(follower) = self.followers.get(&connection).filter(|follower| follower.durable) else {
+            return Starts::new();
+        };
+        let started = follower.filters.iter().filter(|subscribed| Arc::ptr_eq(&subscribed.round, round));
+        let starts = started.map(|subscribed| {
+            let wants = self.interest.wants_of(&self.mapping, &subscribed.filter);
+            let touched: BTreeSet<Partition> =
+                wants.into_iter().flat_map(|want| self.interest.partitions_of(want)).collect();
+            let start = |partition: Partition| Some((self.places.place(partition)?, round.start_in(partition)?.0));
+            (subscribed.filter.clone(), touched.into_iter().filter_map(start).collect())
+        });
+        starts.collect()
     }
 
     /// Sessions go on where they were, within what exists.

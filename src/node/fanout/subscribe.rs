@@ -7,6 +7,7 @@ use super::commands::{Command, Subscriber};
 use super::follower::{Follower, Subscribed};
 use super::interest::Want;
 use super::lag::{FROM_LOG_START, Lag, Waits};
+use super::round::Round;
 use super::snapshots::{Beginning, wants_retained};
 use super::watermark::Standing;
 use super::{Entry, Fanout};
@@ -80,7 +81,7 @@ impl Fanout {
 
     fn subscribe(&mut self, connection: ConnectionId, follow: Follow) {
         let wants_retained = wants_retained(&follow);
-        let Follow { filter, subscription, is_new: _ } = follow;
+        let Follow { filter, subscription, is_new: _, starts: _ } = follow;
         let round = Arc::clone(&self.collecting.round);
         let before = self.trie.insert(&filter, connection, Entry { subscription, round: Arc::clone(&round) });
         if wants_retained && self.retaining.is_some() {
@@ -106,14 +107,20 @@ impl Fanout {
         }
     }
 
-    /// The subscriptions have started long ago; what decides is the position.
+    fn resumed_round(&self, starts: &[(Place, i64)]) -> Arc<Round> {
+        let known = |&(place, start): &(Place, i64)| Some((self.places.partition(place)?, Offset(start)));
+        let starts: BTreeMap<Partition, Offset> = starts.iter().filter_map(known).collect();
+        if starts.is_empty() { Arc::clone(&self.long_passed) } else { Arc::new(Round::started_at(starts)) }
+    }
+
+    /// The subscriptions have started long ago; what decides is the position, and the starts that are still behind it.
     fn on_resume(&mut self, subscriber: Subscriber, filters: Vec<Follow>, from: &[(Place, i64)]) {
         let connection = subscriber.connection;
         self.add_follower(subscriber, Standing::Detached);
         let Some(mut follower) = self.followers.remove(&connection) else { return };
         let mut wants = Vec::new();
-        for Follow { filter, subscription, is_new: _ } in filters {
-            let round = Arc::clone(&self.long_passed);
+        for Follow { filter, subscription, is_new: _, starts } in filters {
+            let round = self.resumed_round(&starts);
             let entry = Entry { subscription, round: Arc::clone(&round) };
             let Err(place) = follower.find(&filter) else { continue };
             self.trie.insert(&filter, connection, entry);
@@ -191,6 +198,7 @@ impl Fanout {
                 *offset = origin.offset.min(*offset);
             }
         }
+        parting.state.subscriptions.iter_mut().for_each(|subscription| subscription.forget_passed(&from));
         parting.state.position = Position { following: false, from, in_flight: parting.unacked.clone() };
     }
 

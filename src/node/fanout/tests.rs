@@ -258,6 +258,7 @@ fn follows_with(qos: QoS, filters: &[&str]) -> Vec<Follow> {
         filter: TopicFilter::parse(filter).unwrap(),
         subscription: Subscription { options, id: None },
         is_new: true,
+        starts: Vec::new(),
     };
     filters.iter().map(follow).collect()
 }

@@ -95,7 +95,7 @@ fn everything_that_outlives_the_connection_is_left() {
             filters: vec![SubscribeFilter { filter, options }],
         }));
     }
-    let effects = script.input(Input::Followed { packet_id: id(1), from: vec![(PLACE, 1)] });
+    let effects = script.input(Input::Followed { packet_id: id(1), from: vec![(PLACE, 1)], starts: Vec::new() });
     script.persisted(persist(&effects).0);
     script.deliver_at(10, QoS::AtLeastOnce);
     script.deliver_at(11, QoS::ExactlyOnce);

@@ -21,7 +21,7 @@ fn unsubscribe(packet_id: u16, filter: &str) -> Packet<'_> {
 }
 
 fn followed(packet_id: u16, offset: i64) -> Input<'static> {
-    Input::Followed { packet_id: id(packet_id), from: vec![(PLACE, offset)] }
+    Input::Followed { packet_id: id(packet_id), from: vec![(PLACE, offset)], starts: Vec::new() }
 }
 
 fn subscriptions(effects: &[Effect]) -> (u64, Vec<String>, Position) {
@@ -78,6 +78,33 @@ fn a_filter_without_a_start_is_in_no_record_and_what_comes_meanwhile_is_in_the_n
 }
 
 #[test]
+fn a_start_is_recorded_while_the_position_is_before_it() {
+    let mut script = Script::durable(ProtocolVersion::V5, None);
+    let starts_after = |effects: &[Effect]| {
+        let (sequence, Part::Subscriptions(list, _)) = persist(effects) else { panic!("{effects:?}") };
+        (sequence, list.into_iter().map(|state| state.starts).collect::<Vec<_>>())
+    };
+    let followed = |packet_id, filter, offset| {
+        let (filter, start) = (TopicFilter::parse(filter).unwrap(), vec![(PLACE, offset)]);
+        Input::Followed { packet_id: id(packet_id), from: start.clone(), starts: vec![(filter, start)] }
+    };
+    script.deliver_at(10, QoS::AtLeastOnce);
+    script.packet(subscribe(1, "a"));
+    let (first, starts) = starts_after(&script.input(followed(1, "a", 30)));
+    assert_eq!(starts, [vec![(PLACE, 30)]], "the message at 10 is not acknowledged");
+    script.persisted(first);
+    script.packet(subscribe(2, "a"));
+    let unchanged = Input::Followed { packet_id: id(2), from: vec![(PLACE, 31)], starts: Vec::new() };
+    let (second, starts) = starts_after(&script.input(unchanged));
+    assert_eq!(starts, [vec![(PLACE, 30)]], "a subscription that is changed goes on [MQTT-3.8.4-3]");
+    script.persisted(second);
+    script.packet(puback(1));
+    script.packet(subscribe(3, "b"));
+    let (_, starts) = starts_after(&script.input(followed(3, "b", 32)));
+    assert_eq!(starts, [vec![], vec![]]);
+}
+
+#[test]
 fn a_filter_that_was_in_force_stays_in_the_records_while_it_is_changed() {
     let mut script = Script::durable(ProtocolVersion::V5, None);
     script.packet(subscribe(1, "a"));
@@ -125,7 +152,7 @@ fn a_resumed_session_does_not_follow_before_it_is_told_and_keeps_its_ids_in_ever
     let filter = TopicFilter::parse("a").unwrap();
     let options = SubscribeOptions { qos: QoS::AtLeastOnce, ..Default::default() };
     let state = SessionState {
-        subscriptions: vec![SubscriptionState { filter, options, id: None }],
+        subscriptions: vec![SubscriptionState { filter, options, id: None, starts: Vec::new() }],
         position: Position { following: true, from: vec![(PLACE, 5)], in_flight: vec![(id(9), at(5))] },
         ..SessionState::default()
     };

@@ -234,7 +234,12 @@ fn the_next_nonce_inherits_what_is_held_and_looks_for_the_rest() {
 
 fn subscription(filter: &str) -> SubscriptionState {
     let filter = TopicFilter::parse(filter).unwrap();
-    SubscriptionState { filter, options: SubscribeOptions { qos: QoS::ExactlyOnce, ..Default::default() }, id: None }
+    SubscriptionState {
+        filter,
+        options: SubscribeOptions { qos: QoS::ExactlyOnce, ..Default::default() },
+        id: None,
+        starts: Vec::new(),
+    }
 }
 
 fn open(packet_id: u16, offset: i64, released: bool) -> OpenDelivery {
@@ -273,6 +278,17 @@ fn connack_is_followed_by_the_pubrels_that_are_owed_and_then_by_messages() {
         assert!(matches!(effects.last(), Some(Effect::Resume { .. })));
         assert!(script.session.wants_deliveries());
     }
+}
+
+#[test]
+fn subscriptions_are_resumed_with_the_starts_that_the_position_has_not_come_to() {
+    let mut state = at_20(vec![], vec![]);
+    state.subscriptions[0].starts = vec![(PLACE, 25)];
+    state.subscriptions.push(SubscriptionState { starts: vec![(PLACE, 15)], ..subscription("b") });
+    let (_, effects) = Script::resumed(ProtocolVersion::V5, Some(state), true);
+    let Some(Effect::Resume { filters, .. }) = effects.last() else { panic!("{effects:?}") };
+    let starts: Vec<_> = filters.iter().map(|follow| follow.starts.clone()).collect();
+    assert_eq!(starts, [vec![(PLACE, 25)], vec![]]);
 }
 
 /// [MQTT-4.4.0-1]

@@ -24,7 +24,7 @@ fn unsubscribe<'a>(id: u16, filters: &[&'a str]) -> Packet<'a> {
 }
 
 fn followed(packet_id: u16) -> Input<'static> {
-    Input::Followed { packet_id: id(packet_id), from: vec![] }
+    Input::Followed { packet_id: id(packet_id), from: vec![], starts: Vec::new() }
 }
 
 fn unfollowed(packet_id: u16) -> Input<'static> {

@@ -86,7 +86,7 @@ impl World {
         let options = SubscribeOptions { qos: QoS::ExactlyOnce, ..Default::default() };
         let state = SessionState {
             expiry_s: 60,
-            subscriptions: vec![SubscriptionState { filter, options, id: None }],
+            subscriptions: vec![SubscriptionState { filter, options, id: None, starts: Vec::new() }],
             position: Position { following: false, from: vec![(PLACE, 0)], in_flight: vec![] },
             ..SessionState::default()
         };

@@ -25,6 +25,33 @@ async fn a_resumed_session_gets_everything_from_its_position_on_and_nothing_olde
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_resumed_subscription_that_started_behind_the_position_gets_nothing_older() {
+    let mut stage = Stage::new(1, RECENT);
+    ["a", "b", "a", "b"].map(|topic| stage.write(topic));
+    let (here, client) = (stage.place(0), stage.client());
+    let mut filters = follows(&["a", "b"]);
+    filters[1].starts = vec![(here, 2)];
+    stage.command(Command::Resume { subscriber: client.subscriber(), filters, from: vec![(here, 0)] });
+    stage.settle().await;
+    assert_eq!(stage.offsets(&client).await, [0, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_new_subscription_is_told_where_it_starts() {
+    let mut stage = Stage::new(1, RECENT);
+    stage.write_many("a", 3);
+    let (here, client) = (stage.place(0), stage.client());
+    stage.follow(&client, "a");
+    stage.settle().await;
+    match client.notices().as_slice() {
+        [Notice::Followed { starts, .. }] => {
+            assert_eq!(*starts, [(TopicFilter::parse("a").unwrap(), vec![(here, 3)])]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_comes_while_a_session_resumes_comes_once_and_in_order() {
     let mut stage = Stage::new(1, RECENT);
     let other = stage.client();
