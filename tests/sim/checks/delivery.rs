@@ -9,11 +9,7 @@ use crate::log_view::LogView;
 /// A subscription, as the client knows it.
 #[derive(Clone, Debug)]
 struct Subscription {
-    /// Places in the history: the first SUBSCRIBE, and the first SUBACK if it came.
     asked_at: usize,
-    asked_on: u32,
-    /// The last SUBACK; what is acknowledged before it may be older than the subscription.
-    open_until: usize,
     granted_at: Option<usize>,
     /// The lowest and highest QoS that may be in force.
     qos_min: u8,
@@ -33,22 +29,19 @@ struct Session {
 }
 
 impl Session {
-    fn on_subscribing(&mut self, at: usize, link: Link, filters: &[(String, u8)]) {
+    fn on_subscribing(&mut self, at: usize, filters: &[(String, u8)]) {
         for (filter, qos) in filters {
             let known = self.subscriptions.get_mut(filter).filter(|known| !known.is_given_up);
             if let Some(known) = known {
                 known.qos_min = known.qos_min.min(*qos);
                 known.qos_max = known.qos_max.max(*qos);
-                known.open_until = usize::MAX;
                 continue;
             }
             // What was on its way may still come, at the QoS that was granted then.
             let before = self.subscriptions.get(filter);
-            let (asked_at, asked_on) = before.map_or((at, link.connection), |old| (old.asked_at, old.asked_on));
+            let asked_at = before.map_or(at, |old| old.asked_at);
             let (qos_min, qos_max) = (*qos, before.map_or(*qos, |old| old.qos_max.max(*qos)));
-            let open_until = usize::MAX;
-            let new =
-                Subscription { asked_at, asked_on, open_until, granted_at: None, qos_min, qos_max, is_given_up: false };
+            let new = Subscription { asked_at, granted_at: None, qos_min, qos_max, is_given_up: false };
             self.subscriptions.insert(filter.clone(), new);
         }
     }
@@ -57,7 +50,6 @@ impl Session {
         for (filter, qos) in filters {
             if let Some(known) = self.subscriptions.get_mut(filter) {
                 known.granted_at = known.granted_at.or(Some(at));
-                known.open_until = at;
                 known.qos_min = known.qos_min.min(*qos);
             }
         }
@@ -98,7 +90,7 @@ fn follow(
                 sessions.insert(link.client, Session::default());
             }
             Event::Subscribing { link, filters } => {
-                sessions.entry(link.client).or_default().on_subscribing(index, *link, filters);
+                sessions.entry(link.client).or_default().on_subscribing(index, filters);
             }
             Event::Subscribed { link, filters } => {
                 sessions.entry(link.client).or_default().on_subscribed(index, filters);
@@ -122,10 +114,8 @@ fn follow(
     sessions
 }
 
-/// Where in the history messages were delivered that had been acknowledged before a matching SUBACK came, and
-/// whether that is wrong: before the SUBSCRIBE was sent, no other matching one was sent before, and it was on this connection. A session has one position for all its subscriptions, so a new node that resumes it
-/// from there may deliver what is older than one of them.
-pub(crate) fn older_than_subscription(history: &History, log: &LogView) -> BTreeMap<usize, bool> {
+/// Where in the history messages were delivered that had been acknowledged before the first matching SUBSCRIBE was sent.
+fn older_than_subscription(history: &History, log: &LogView) -> BTreeSet<usize> {
     let mut acked_at: BTreeMap<Name, usize> = BTreeMap::new();
     for (index, event) in events(history) {
         if let Event::Answered { name, answer: Answer::Acked | Answer::Received, .. } = event {
@@ -134,14 +124,13 @@ pub(crate) fn older_than_subscription(history: &History, log: &LogView) -> BTree
     }
     let places = log.places();
     let is_once = |name: &Name| places.get(name).is_some_and(|places| places.len() == 1);
-    let mut older = BTreeMap::new();
-    follow(history, |index, link, message, _, session| {
+    let mut older = BTreeSet::new();
+    follow(history, |index, _, message, _, session| {
         let Message { name, topic, retain, .. } = message;
         let acked = acked_at.get(name).filter(|_| !retain && *name != Name::Clear && is_once(name));
         let Some(acked) = acked else { return };
-        let Some(oldest) = session.matching(topic).min_by_key(|known| known.asked_at) else { return };
-        if session.matching(topic).any(|known| *acked < known.open_until) {
-            older.insert(index, *acked < oldest.asked_at && oldest.asked_on == link.connection);
+        if session.matching(topic).map(|known| known.asked_at).min().is_some_and(|asked_at| *acked < asked_at) {
+            older.insert(index);
         }
     });
     older
@@ -188,7 +177,7 @@ pub(crate) fn check_nothing_wrong(history: &History, log: &LogView, findings: &m
         if *qos > qos_max {
             findings.add("delivery", format!("{who} at QoS {qos}, subscribed at most at {qos_max}"));
         }
-        if older.get(&index) == Some(&true) {
+        if older.contains(&index) {
             findings.add("delivery", format!("{who}, acknowledged before the SUBSCRIBE was sent"));
         }
         if session.exactly.get(name).is_some_and(|count| *count > 1) {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::delivery::older_than_subscription;
 use super::{Findings, events, given_up};
 use crate::history::{Answer, Event, History, Name};
 use crate::log_view::LogView;
@@ -56,7 +55,6 @@ pub(crate) fn check_log(history: &History, log: &LogView, log_keeps_order: bool,
 /// are in the log once say which record they are.
 pub(crate) fn check_subscribers(history: &History, log: &LogView, findings: &mut Findings) {
     let places = log.places();
-    let older = older_than_subscription(history, log);
     let mut sessions: BTreeMap<usize, Seen> = BTreeMap::new();
     let given_up: BTreeMap<usize, usize> = given_up(history).collect();
     for (index, event) in events(history) {
@@ -69,7 +67,7 @@ pub(crate) fn check_subscribers(history: &History, log: &LogView, findings: &mut
             }
             Event::Delivered { link, message, fresh: true, .. } if !message.retain => {
                 let Some([place]) = places.get(&message.name).map(Vec::as_slice) else { continue };
-                if message.name == Name::Clear || older.contains_key(&index) {
+                if message.name == Name::Clear {
                     continue;
                 }
                 let seen = sessions.entry(link.client).or_default();

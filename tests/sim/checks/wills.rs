@@ -25,8 +25,11 @@ struct Life<'a> {
     is_accepted: bool,
     /// How, when, and whether its node stood still then.
     ended: Option<(End, u64, bool)>,
-    /// When the client connected again, and whether with a clean start.
-    next: Option<(u64, bool)>,
+    /// When the client connected again.
+    next_ms: Option<u64>,
+    /// Its session was resumed, as far as the client knows: by the next CONNECT that was accepted, or by one before that.
+    may_be_resumed: bool,
+    is_over: bool,
 }
 
 pub(crate) fn check(plan: &Plan, history: &History, log: &LogView, findings: &mut Findings) {
@@ -52,24 +55,28 @@ fn expected(life: &Life<'_>, node_ends: &[NodeEnd], may_be_refused: bool) -> (us
         return (0, 1);
     }
     let Some((end, at_ms, was_still)) = life.ended else { return (0, 0) };
-    let is_back_within = |limit_ms: u64| life.next.is_some_and(|(next_ms, _)| next_ms < at_ms + limit_ms);
+    let is_back_within = |limit_ms: u64| life.next_ms.is_some_and(|next_ms| next_ms < at_ms + limit_ms);
     let mut its_ends = node_ends.iter().filter(|ended| {
         ended.node == life.asked.node && ended.at_ms + UNSEEN_MS >= at_ms && ended.at_ms <= at_ms + UNSEEN_MS
     });
     let node_ended = its_ends.clone().next().is_some();
     let node_drained = its_ends.any(|ended| ended.is_orderly);
-    let is_resumed = life.next.is_some_and(|(_, clean_start)| !clean_start);
     match end {
         End::Left if was_still || node_ended || is_back_within(OVERTAKES_MS) => (0, 1),
         End::Left => (0, 0),
         // Our own shutdown fires no wills.
         End::Closed(Some(0x8b)) => (0, 1),
         End::LeftWithWill | End::Cut | End::LeftOpen | End::Closed(_) | End::GaveUp => {
-            let may_be_cancelled = will.delay_s > 0 && is_resumed;
+            let may_be_cancelled = will.delay_s > 0 && life.may_be_resumed;
             let least = usize::from(!may_be_cancelled && !node_drained && !may_be_refused);
             (least, 1)
         }
     }
+}
+
+fn of_client<'l, 'a>(lives: &'l mut BTreeMap<Link, Life<'a>>, client: usize) -> impl Iterator<Item = &'l mut Life<'a>> {
+    let [from, to] = [0, u32::MAX].map(|connection| Link { client, connection });
+    lives.range_mut(from..=to).map(|(_, life)| life)
 }
 
 /// Every connection, and when which node ended in order.
@@ -80,15 +87,25 @@ fn lives(history: &History) -> (BTreeMap<Link, Life<'_>>, Vec<NodeEnd>) {
     for Entry { at_ms, event } in &history.entries {
         match event {
             Event::Connecting { link, asked } => {
-                let before = lives.range_mut(..link).next_back().filter(|(before, _)| before.client == link.client);
-                if let Some((_, before)) = before {
-                    before.next = Some((*at_ms, asked.clean_start));
+                // A CONNECT with a clean start that is not answered need not have ended the session.
+                for before in of_client(&mut lives, link.client).filter(|before| !before.is_over) {
+                    before.next_ms = before.next_ms.or(Some(*at_ms));
+                    before.may_be_resumed |= !asked.clean_start;
                 }
-                lives.insert(*link, Life { asked, is_accepted: false, ended: None, next: None });
+                let life = Life {
+                    asked,
+                    is_accepted: false,
+                    ended: None,
+                    next_ms: None,
+                    may_be_resumed: false,
+                    is_over: false,
+                };
+                lives.insert(*link, life);
             }
             Event::Accepted { link, .. } => {
+                of_client(&mut lives, link.client).for_each(|life| life.is_over = true);
                 if let Some(life) = lives.get_mut(link) {
-                    life.is_accepted = true;
+                    (life.is_accepted, life.is_over) = (true, false);
                 }
             }
             Event::Ended { link, end } => {
@@ -151,6 +168,14 @@ mod tests {
         assert_eq!([0, 1, 2].map(|count| wrong(Some(End::Cut), 5, count, back(false))), [0, 0, 1]);
         assert_eq!([0, 1].map(|count| wrong(Some(End::Cut), 5, count, back(true))), [1, 0]);
         assert_eq!([0, 1].map(|count| wrong(Some(End::Cut), 0, count, back(false))), [1, 0], "it does not wait");
+        let twice = |first_is_accepted: bool| {
+            let accepted = Event::Accepted { link: Link { client: 1, connection: 1 }, session_present: false };
+            let second = Event::Connecting { link: Link { client: 1, connection: 2 }, asked: asked(false, 60) };
+            let first = back(true).into_iter().chain(first_is_accepted.then_some(accepted));
+            first.chain([second]).collect::<Vec<_>>()
+        };
+        assert_eq!(wrong(Some(End::Cut), 5, 0, twice(false)), 0, "the clean start may never have come");
+        assert_eq!(wrong(Some(End::Cut), 5, 0, twice(true)), 1, "it ended the session");
     }
 
     #[test]

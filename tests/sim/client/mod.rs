@@ -26,6 +26,8 @@ use crate::plan::{Features, Plan};
 const WINDOW: usize = 8;
 /// An answer to CONNECT that has not come by then does not come.
 const CONNACK_LIMIT: Duration = Duration::from_secs(10);
+/// Packet id of the SUBSCRIBE on a connection that was superseded; no client comes to it otherwise.
+const STRAY_ID: u16 = 60_000;
 /// Longest pause between two pings when there is nothing else to do.
 const DRAINING_PAUSE_MS: u64 = 2_000;
 /// A socket that takes nothing for so long is dead.
@@ -593,7 +595,8 @@ async fn stay_open(cluster: Arc<Cluster>, link: Link, mut wire: Wire) {
             Ok(None) => break,
             Ok(Some(frame)) => {
                 let what = match decode::packet(&frame, Some(version), Sender::Server) {
-                    Ok(Packet::SubAck(_)) if asked => "was granted a subscription",
+                    // What it asked for before may have been granted before, too.
+                    Ok(Packet::SubAck(suback)) if suback.packet_id.get() == STRAY_ID => "was granted a subscription",
                     Ok(Packet::Disconnect(_)) => "was told to go",
                     Ok(_) | Err(_) => continue,
                 };
@@ -601,7 +604,7 @@ async fn stay_open(cluster: Arc<Cluster>, link: Link, mut wire: Wire) {
             }
             Err(_) if !asked && is_superseded() => {
                 asked = true;
-                wire.subscribe(60_000, &[("stray".to_owned(), 1)]);
+                wire.subscribe(STRAY_ID, &[("stray".to_owned(), 1)]);
                 if timeout(WRITE_LIMIT, wire.flush()).await != Ok(true) {
                     break;
                 }
