@@ -1,6 +1,6 @@
 //! What a session asks of the node about its life beyond the connection, and what it is told.
 
-use super::OwnedPublish;
+use super::{OwnedPublish, look_up};
 use crate::ledger::ids::{Incarnation, Nonce, Origin};
 use crate::ledger::state::{Inbound, SessionState, Unresolved};
 use crate::mqtt::{ClientId, PacketId};
@@ -63,6 +63,16 @@ pub fn succeed(inbound: Inbound, nonce: Nonce, incarnation: Incarnation) -> Inbo
     }
     unresolved.push(Unresolved { nonce, incarnation, high, pending, released: Vec::new(), looked: Vec::new() });
     Inbound { high: 0, held, pending: Vec::new(), unresolved }
+}
+
+/// Of the nonces in doubt, takes out those that said their last word: what they hold is held. So only nodes that died leave
+/// some.
+pub fn believe_ended(inbound: &mut Inbound, ended: &[(Nonce, Option<Inbound>)]) {
+    for packet_id in look_up::settle(&mut inbound.unresolved, ended) {
+        if let Err(index) = inbound.held.binary_search(&packet_id) {
+            inbound.held.insert(index, packet_id);
+        }
+    }
 }
 
 /// How a connection ended, as far as the session is concerned.

@@ -40,7 +40,7 @@ use crate::mqtt::packet::{Packet, ProtocolVersion};
 use crate::mqtt::{ClientId, ReasonCode};
 
 pub use deliver::Delivery;
-pub use durable::{Grant, Outstanding, PartCause, Parting, Wish, WishedWill, succeed};
+pub use durable::{Grant, Outstanding, PartCause, Parting, Wish, WishedWill, believe_ended, succeed};
 pub use effect::{CloseCause, Drop, Effect, Effects};
 pub use input::Input;
 pub use outgoing::{ConnAckParts, Outgoing};

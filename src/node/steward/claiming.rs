@@ -18,7 +18,7 @@ use crate::ledger::state::{DueWill, Inbound, Part, Will};
 use crate::mqtt::ReasonCode;
 use crate::node::connections::ConnectionId;
 use crate::node::mailbox::{Mailbox, Notice};
-use crate::session::{Grant, Wish};
+use crate::session::{Grant, Wish, believe_ended};
 
 /// A CONNECT that waits.
 #[derive(Debug)]
@@ -247,6 +247,7 @@ impl Core {
         if !self.rules.holds(Rule::F7) {
             self.clean_below(key);
         }
+        self.learn_ended(key);
         let Some(owned) = self.owned.get_mut(&key) else { return };
         if !must_write {
             owned.stage = Stage::Serving;
@@ -418,6 +419,14 @@ impl Core {
         let unresolved = owned.state.iter().flat_map(|state| &state.inbound.unresolved);
         let last = |nonce| Some((nonce, ledger.last_word(&owned.client, nonce)?.inbound));
         unresolved.filter_map(|unresolved| last(unresolved.nonce)).collect()
+    }
+
+    /// What an inherited state calls unresolved and is not any more.
+    pub(super) fn learn_ended(&mut self, key: u64) {
+        let finals = self.finals(key);
+        if let Some(state) = self.owned.get_mut(&key).and_then(|owned| owned.state.as_mut()) {
+            believe_ended(&mut state.inbound, &finals);
+        }
     }
 
     /// Tells the session when no lower nonce is open any more.

@@ -161,10 +161,11 @@ impl Core {
         if let Some(epoch) = owned.epoch {
             owned.claim.handle(Event::OwnClaim { epoch, counted: true, needs_set: true });
         }
+        owned.stage = Stage::Setting;
+        self.learn_ended(key);
         if let Some(will) = will.filter(|_| self.rules.holds(Rule::V1)) {
             self.ask_for_wills(key, &[will]);
         } else {
-            owned.stage = Stage::Setting;
             self.write_set(key);
         }
     }

@@ -230,6 +230,20 @@ fn the_next_nonce_inherits_what_is_held_and_looks_for_the_rest() {
     assert_eq!(next, expected);
 }
 
+#[test]
+fn nonces_that_said_their_last_word_are_in_doubt_no_longer_than_until_the_next_claim() {
+    let said = |held: &[u16], unresolved| Some(Inbound { high: 3, unresolved, ..left(held, vec![]).inbound });
+    let released = Unresolved { released: vec![id(7)], ..unresolved(FORMER) };
+    let mut inbound = left(&[2], vec![unresolved(OLDER), released]).inbound;
+    believe_ended(&mut inbound, &[(FORMER, said(&[1, 7], vec![unresolved(OLDER)]))]);
+    assert_eq!(inbound, left(&[1, 2], vec![unresolved(OLDER)]).inbound, "7 was released since");
+    let pending = Some(Inbound { pending: vec![(1, id(5))], ..Inbound::default() });
+    believe_ended(&mut inbound, &[(OLDER, pending)]);
+    assert_eq!(inbound.unresolved, [unresolved(OLDER)], "it did not say all");
+    believe_ended(&mut inbound, &[(OLDER, said(&[], vec![]))]);
+    assert_eq!(inbound, left(&[1, 2], vec![]).inbound);
+}
+
 // -- messages to the client ------------------------------------------------------------------------------------------
 
 fn subscription(filter: &str) -> SubscriptionState {
