@@ -102,7 +102,7 @@ fn everything_is_killed_stopped_and_cut_and_nothing_is_lost() {
 #[test]
 #[ignore = "takes ten minutes"]
 fn nodes_are_killed_fifty_times_among_other_faults() {
-    run("three nodes on three of Kafka: 54 kills among other faults", THREE, 12, script::kills_among_faults);
+    run("three nodes on three of Kafka: 52 kills among other faults", THREE, 12, script::kills_among_faults);
 }
 
 #[test]

@@ -12,6 +12,10 @@ use super::history::{Act, ClientNo, Deed, End, Event, TopicNo, What};
 
 /// A farewell so near to a death of a node may not have been heard: before it, and after it.
 const UNHEARD_US: (u64, u64) = (1_000_000, 5_000_000);
+/// On a busy machine clients learn late that their node is dead: so long at most, ...
+const LEARNED_US: u64 = 10_000_000;
+/// ... and all of one moment.
+const MOMENT_US: u64 = 100_000;
 
 /// A will that was due so long ago is in Kafka, unless Kafka or all nodes were away.
 const PUBLISHED_US: u64 = 90_000_000;
@@ -281,9 +285,14 @@ impl Life {
 
 /// Whether a node may have died, or stood still, with what a client said last.
 fn is_unheard(events: &[Event], said_us: u64) -> bool {
+    let others_learn = events.iter().any(|event| {
+        let is_end = matches!(event.what, What::Client(_, Act::Ended(End::Broker, _)));
+        is_end && event.at_us.abs_diff(said_us) < MOMENT_US
+    });
+    let after_us = if others_learn { LEARNED_US } else { UNHEARD_US.0 };
     deeds(events).any(|(at_us, deed)| {
         let is_harm = matches!(deed, Deed::Killed(_) | Deed::Exited(..) | Deed::Paused(_) | Deed::KafkaHurt(_));
-        is_harm && at_us + UNHEARD_US.0 > said_us && at_us < said_us + UNHEARD_US.1
+        is_harm && at_us + after_us > said_us && at_us < said_us + UNHEARD_US.1
     })
 }
 

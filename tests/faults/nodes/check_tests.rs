@@ -273,6 +273,20 @@ fn a_farewell_that_a_node_took_into_its_grave_leaves_the_will_open() {
 }
 
 #[test]
+fn a_farewell_while_others_learn_that_a_node_is_dead_leaves_the_will_open() {
+    for (others_learn, due) in [(true, Due::AtMostOnce), (false, Due::Never)] {
+        let mut play = Play::new();
+        play.deed(Deed::Killed(0));
+        play.passes(3_000_000);
+        if others_learn {
+            play.act(EXACT, Act::Ended(End::Broker, String::new()));
+        }
+        play.lived(End::Disconnected, 1);
+        assert_eq!(wills_due(play.run()).get(&MORTAL), Some(&due));
+    }
+}
+
+#[test]
 fn a_client_that_was_never_answered_may_have_a_will() {
     let mut play = Play::new();
     play.act(MORTAL, Act::Connecting);

@@ -38,15 +38,16 @@ pub async fn whole(scene: &mut Scene) {
     kills(scene).await;
 }
 
-/// 54 kills, with Kafka killed and paused, nodes standing still and a foreign transaction in between.
+/// 52 kills, with Kafka killed and paused and nodes standing still in between.
 pub async fn kills_among_faults(scene: &mut Scene) {
     kills(scene).await;
     kafka_hurt(scene).await;
     for node in 0..NODES {
         pause(scene, node, 3).await;
     }
-    foreign_transaction(scene).await;
-    kills(scene).await;
+    for _ in 0..3 {
+        quick_kills(scene).await;
+    }
 }
 
 /// 24 kills: one at a time, two at a time, and again before the node is back.
@@ -77,6 +78,11 @@ pub async fn kills(scene: &mut Scene) {
         sleep(calm).await;
     }
     scene.wait_all_served("after kills of two").await;
+    quick_kills(scene).await;
+}
+
+/// 8 kills.
+async fn quick_kills(scene: &mut Scene) {
     scene.note("kills again and again, ready or not");
     for _ in 0..8 {
         let node = scene.any_node();
