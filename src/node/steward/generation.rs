@@ -248,14 +248,15 @@ mod tests {
 
         /// What the node asked for since the last look: with which number.
         fn asked(&mut self) -> Vec<(Ask, u32)> {
-            let asked = self.core.take_effects().into_iter().filter_map(|effect| match effect {
-                Effect::Append { sequence, log: Log::Cluster, partition: 0, key, value: Some(value) } => {
-                    let number = Generation::decode(&value).unwrap().number;
-                    Some((Ask { sequence, key, value }, number))
-                }
-                _ => None,
-            });
-            asked.collect()
+            let asked = |effect| {
+                let Effect::Append { sequence, log: Log::Cluster, partition: 0, key, value } = effect else {
+                    return None;
+                };
+                let value = value?;
+                let number = Generation::decode(&value)?.number;
+                Some((Ask { sequence, key, value }, number))
+            };
+            self.core.take_effects().into_iter().filter_map(asked).collect()
         }
 
         /// Seeks a generation and expects that it has to be asked for.
