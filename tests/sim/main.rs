@@ -41,12 +41,17 @@ use scenes::Scene;
 const SEEDS: Range<u64> = 0..100;
 /// Seeds that found a defect once, with which features, and which. A seed may play another run when clients learn something new; the defect
 /// then has a test of its own elsewhere.
-const SEEDS_THAT_FOUND: [(u64, &str, &str); 5] = [
+const SEEDS_THAT_FOUND: [(u64, &str, &str); 10] = [
     (10, "", "DISCONNECT with a reason that only CONNACK has"),
     (58, "takeover", "a claim that took too long made its connection spin"),
     (23, "qos2", "a publish of unknown fate was never settled, and all later ones were held back for ever"),
     (56, "qos2", "a node that read mqtt.sessions again never said the last words of the sessions it dropped"),
     (58, "all", "a retained message of unknown fate was not retained while its node lived"),
+    (446, "all", "a keeper never looked for a dead node's messages in a partition that became its own later"),
+    (299, "all", "a node said that it left while a retained record of unknown fate could still land"),
+    (191, "persistent,qos2,takeover,wills", "a will of unknown fate hid that publishes with QoS 2 were in doubt, too"),
+    (384, "persistent,qos2,takeover,wills", "a resumed session was given messages older than one of its subscriptions"),
+    (1077, "all", "a client that came back often made its session forget a nonce in doubt"),
 ];
 
 fn features() -> Features {
