@@ -149,7 +149,7 @@ impl Seeder<'_> {
         Ok(SessionState {
             expiry_s: self.arguments.expiry_s,
             life: Life::Disconnected { since_ms: 0 },
-            subscriptions: vec![SubscriptionState { filter, options, id: None }],
+            subscriptions: vec![SubscriptionState { filter, options, id: None, starts: Vec::new() }],
             position: Position {
                 following: false,
                 from: vec![(Place { topic: self.topic, partition }, end)],

@@ -153,13 +153,11 @@ async fn run(
             () = std::future::ready(()), if fanout.sweeps.has_work() => {}
         }
         // In every turn, so that a tail that always has something to say holds up nobody.
-        match commands.take() {
-            Some(batch) => batch.into_iter().for_each(|command| fanout.on_command(command, &mut *tail)),
-            None => {
-                commands.set_ended();
-                return;
-            }
-        }
+        let Some(batch) = commands.take() else {
+            commands.set_ended();
+            return;
+        };
+        batch.into_iter().for_each(|command| fanout.on_command(command, &mut *tail));
         while let Ok(answer) = answers.try_recv() {
             fanout.on_answer(answer, &mut *tail, &mut *retained_tail);
         }

@@ -27,7 +27,9 @@ async fn a_resumed_session_gets_everything_from_its_position_on_and_nothing_olde
 #[tokio::test(start_paused = true)]
 async fn a_resumed_subscription_that_started_behind_the_position_gets_nothing_older() {
     let mut stage = Stage::new(1, RECENT);
-    ["a", "b", "a", "b"].map(|topic| stage.write(topic));
+    for topic in ["a", "b", "a", "b"] {
+        stage.write(topic);
+    }
     let (here, client) = (stage.place(0), stage.client());
     let mut filters = follows(&["a", "b"]);
     filters[1].starts = vec![(here, 2)];
