@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use millrace::journal::memory::{IncarnationId, SharedLog};
 use millrace::journal::{Isolation, Offset, Partition, TopicIndex};
+use millrace::ledger::record::{self, Key};
 use millrace::message::{self, Header};
 
 use crate::history::{Digest, Name};
+use crate::run::STARTED_MS;
+use crate::scenes::SESSIONS;
 
 /// A record of the message topic that holds a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub(crate) struct Written {
     pub(crate) topic: String,
     pub(crate) name: Name,
     pub(crate) retain: bool,
+    /// By the wall clock of whoever appended it, from the start of the run on.
+    pub(crate) at_ms: i64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -23,6 +28,8 @@ pub(crate) struct LogView {
     /// In the order of partition and offset.
     pub(crate) written: Vec<Written>,
     pub(crate) digest: Digest,
+    /// Keys of sessions that hold a value, and whose they are.
+    pub(crate) sessions: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Records by kafka topic.
     pub(crate) counts: BTreeMap<String, usize>,
 }
@@ -59,18 +66,33 @@ impl LogView {
                     self.digest.add(header.name.as_bytes());
                     self.digest.add(header.value.unwrap_or(b"-"));
                 }
+                if name == SESSIONS
+                    && let Some(key) = record.key
+                {
+                    self.add_session(key, record.value().is_some());
+                }
                 if partition.topic == TopicIndex(0) {
                     let headers: Vec<_> = record.headers().collect();
-                    self.add_message(partition.number, record.offset, record.key, record.value(), &headers);
+                    let at = (record.offset, record.timestamp_ms - STARTED_MS);
+                    self.add_message(partition.number, at, record.key, record.value(), &headers);
                 }
             }
+        }
+    }
+
+    fn add_session(&mut self, key: &[u8], has_value: bool) {
+        let Ok(Key::Of { subject, .. }) = record::parse(key) else { return };
+        if has_value {
+            self.sessions.insert(key.to_owned(), subject.to_owned());
+        } else {
+            self.sessions.remove(key);
         }
     }
 
     fn add_message(
         &mut self,
         partition: u32,
-        offset: Offset,
+        (offset, at_ms): (Offset, i64),
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: &[Header<'_>],
@@ -81,7 +103,7 @@ impl LogView {
         }
         let (Ok(topic), Some(name)) = (std::str::from_utf8(key), Name::parse(value)) else { return };
         let retain = headers.iter().any(|header| header.name == "mqtt-retain" && header.value == Some(b"1"));
-        self.written.push(Written { partition, offset: offset.0, topic: topic.to_owned(), name, retain });
+        self.written.push(Written { partition, offset: offset.0, topic: topic.to_owned(), name, retain, at_ms });
     }
 
     /// Where each message is, in the order of the log.

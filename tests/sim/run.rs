@@ -23,7 +23,7 @@ use crate::scenes::Scene;
 use crate::scenes::stage::Stage;
 
 /// Wall time of the start of every run.
-const STARTED_MS: i64 = 1_700_000_000_000;
+pub(crate) const STARTED_MS: i64 = 1_700_000_000_000;
 /// Once the faults are over, everything must come to rest within this time.
 const REST_LIMIT_MS: u64 = 400_000;
 /// After this time tombstones are removed by compaction (`cluster` says so).

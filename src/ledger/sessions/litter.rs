@@ -3,7 +3,7 @@
 use super::Sessions;
 use super::answers::is_void;
 use super::client::{Client, Run, Wait};
-use crate::ledger::ids::{Incarnation, Nonce};
+use crate::ledger::ids::{Epoch, Incarnation, Nonce};
 use crate::ledger::record::{ClientKey, Slot, key, watermark_key};
 use crate::ledger::rules::{Rule, Rules};
 
@@ -16,24 +16,24 @@ impl Sessions {
     pub fn owner_litter(&self, client: &ClientKey, own: Nonce, fenced: Fenced<'_>) -> Vec<Vec<u8>> {
         let Some(records) = self.clients.get(client) else { return Vec::new() };
         let Some(own) = records.run(own) else { return Vec::new() };
-        let Some(own_claim) = &own.claim else { return Vec::new() };
-        let own_epoch = match &own.set {
-            Some(set) => Some(set.epoch),
-            None if self.rules.holds(Rule::F7) => None,
-            None => own.epoch(self.generation),
-        };
-        let Some(own_epoch) = own_epoch else { return Vec::new() };
-        let lower = |run: &&Run| run.epoch(self.generation).is_some_and(|epoch| epoch < own_epoch);
-        let mut keys = Vec::new();
-        for run in records.runs().iter().filter(lower) {
-            state_keys(&mut keys, client, run);
-        }
+        let (Some(set), Some(own_claim)) = (&own.set, &own.claim) else { return Vec::new() };
+        let mut keys = self.state_below(client, set.epoch);
         let may_remove_claims = own_claim.expected.is_none() || !self.rules.holds(Rule::K3);
         for run in records.runs().iter().filter(|_| may_remove_claims) {
             let Some(claim) = &run.claim else { continue };
             if claim.offset < own_claim.offset && is_over(run, fenced) {
                 claim_keys(&mut keys, client, run);
             }
+        }
+        keys
+    }
+
+    /// The state of lower epochs, as a successor removes it (F7).
+    pub fn state_below(&self, client: &ClientKey, epoch: Epoch) -> Vec<Vec<u8>> {
+        let mut keys = Vec::new();
+        let lower = |run: &&Run| run.epoch(self.generation).is_some_and(|lower| lower < epoch);
+        for run in self.clients.get(client).into_iter().flat_map(Client::runs).filter(lower) {
+            state_keys(&mut keys, client, run);
         }
         keys
     }

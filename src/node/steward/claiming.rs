@@ -14,7 +14,7 @@ use crate::ledger::ids::{Epoch, Nonce, Origin};
 use crate::ledger::record::{self, ClientKey, Key, LastWord, Slot};
 use crate::ledger::rules::Rule;
 use crate::ledger::sessions::Inherited;
-use crate::ledger::state::{DueWill, Inbound, Part, Will};
+use crate::ledger::state::{DueWill, Inbound, Will};
 use crate::mqtt::ReasonCode;
 use crate::node::connections::ConnectionId;
 use crate::node::mailbox::{Mailbox, Notice};
@@ -244,9 +244,6 @@ impl Core {
             let decision = owned.claim.handle(Event::OwnClaim { epoch, counted: true, needs_set: must_write });
             debug_assert!(matches!(decision, Decision::WriteSet { .. } | Decision::Told { .. }), "{decision:?}");
         }
-        if !self.rules.holds(Rule::F7) {
-            self.clean_below(key);
-        }
         self.learn_ended(key);
         let Some(owned) = self.owned.get_mut(&key) else { return };
         if !must_write {
@@ -258,20 +255,6 @@ impl Core {
         } else {
             self.ask_for_wills(key, &taken.newly_due);
         }
-    }
-
-    /// F8 broken on purpose: whether a session seems to be there because somebody claimed it.
-    fn has_other_claims(&self, key: u64) -> bool {
-        let Some(owned) = self.owned.get(&key) else { return false };
-        let claims = self.ledgers.get(owned.partition as usize).map(|ledger| ledger.claims(&owned.client));
-        claims.iter().flatten().any(|claim| claim.nonce != owned.nonce)
-    }
-
-    /// F4 broken on purpose: the first set was read back, and what it left out follows.
-    fn write_rest(&mut self, key: u64) {
-        let Some(state) = self.owned.get(&key).and_then(|owned| owned.state.as_deref()) else { return };
-        let part = Part::Subscriptions(state.subscriptions.clone(), state.position.clone());
-        self.write_part(key, None, &part);
     }
 
     /// V2: where the partitions of these wills end, before anything of them may be appended.
@@ -385,8 +368,7 @@ impl Core {
 
     /// F7: what lower nonces left behind goes, now that the own set was read back.
     pub(super) fn clean_below(&mut self, key: u64) {
-        let without_set = !self.rules.holds(Rule::F7);
-        let Some(owned) = self.owned.get(&key).filter(|owned| owned.has_set || without_set) else { return };
+        let Some(owned) = self.owned.get(&key).filter(|owned| owned.has_set) else { return };
         let Some(ledger) = self.ledgers.get(owned.partition as usize) else { return };
         let fenced = |incarnation| self.members.is_fenced(incarnation);
         let partition = owned.partition;

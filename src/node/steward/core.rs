@@ -10,11 +10,11 @@ use super::commands::Command;
 use super::effect::{Effect, Input, Log};
 use super::marks::Marks;
 use super::owned::{Awaited, Owned, Stage};
-use crate::journal::{Offset, Outcome, Partition, Refusal};
+use crate::journal::{Outcome, Partition, Refusal};
 use crate::ledger::claim::{Decision, Event};
-use crate::ledger::ids::{Epoch, Incarnation, Nonce, Origin};
+use crate::ledger::ids::{Incarnation, Nonce, Origin};
 use crate::ledger::members::{Members, Patience};
-use crate::ledger::record::{self, ClientKey, Key, Slot};
+use crate::ledger::record::{self, ClientKey, Slot};
 use crate::ledger::rules::{Rule, Rules};
 use crate::ledger::sessions::{Applied, Sessions};
 use crate::ledger::state::SessionState;
@@ -373,23 +373,6 @@ impl Core {
         }
     }
 
-    /// A record of a session is in the log and was not read back: that counts only where F2 and F5 are broken on purpose.
-    fn on_acked_unread(&mut self, key: u64, pending: &Pending, at: Offset) {
-        let rules = self.rules;
-        let is_claim = matches!(record::parse(&pending.key), Ok(Key::Of { slot: Slot::Claim, .. }));
-        let epoch = Epoch { generation: self.generation(), offset: at.0 };
-        let Some(owned) = self.owned.get_mut(&key) else { return };
-        if !rules.holds(Rule::F2) && is_claim && owned.epoch.is_none() && owned.stage == Stage::Claiming {
-            owned.epoch = Some(epoch);
-            self.take_over(key);
-        } else if !rules.holds(Rule::F5)
-            && let Some(version) = pending.version
-        {
-            let nonce = owned.nonce;
-            self.on_read_back(nonce, version);
-        }
-    }
-
     /// "Only if that stays open, rotate the nonce": the client is sent away and comes back with another claim.
     fn give_up_open_records(&mut self) {
         let oldest = self.now_ms - self.limits.open_ms_max;
@@ -511,7 +494,7 @@ impl Core {
     }
 
     /// A record of ours was read back. No foreign claim came in between, else the nonce would be fenced by now (F5).
-    fn on_read_back(&mut self, nonce: Nonce, version: u32) {
+    pub(super) fn on_read_back(&mut self, nonce: Nonce, version: u32) {
         let Some(&key) = self.by_nonce.get(&nonce) else { return };
         let Some(owned) = self.owned.get_mut(&key) else { return };
         let unclean = owned.unclean;

@@ -21,6 +21,7 @@ mod routes;
 mod take_over;
 #[cfg(test)]
 mod tests;
+mod without;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 mod delivery;
 mod durability;
 mod late_retained;
+mod litter;
 mod order;
 mod ownership;
 pub(crate) mod probe;
@@ -79,6 +80,7 @@ pub(crate) fn check(
         if plan.features.wills {
             wills::check(plan, history, log, findings);
         }
+        litter::check(history, log, findings);
     }
 }
 
@@ -149,6 +151,7 @@ mod made {
             topic: topic.to_owned(),
             name,
             retain: false,
+            at_ms: 0,
         });
         LogView { written: written.collect(), ..LogView::default() }
     }

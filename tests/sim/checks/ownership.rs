@@ -12,6 +12,7 @@ const TAKEN_OVER: u8 = 0x8e;
 pub(crate) fn check(history: &History, is_at_rest: bool, findings: &mut Findings) {
     let mut newest: BTreeMap<usize, u32> = BTreeMap::new();
     let mut last: BTreeMap<usize, u32> = BTreeMap::new();
+    let mut unanswered: BTreeSet<usize> = BTreeSet::new();
     let mut asked_late: BTreeSet<Link> = BTreeSet::new();
     let mut open: BTreeSet<Link> = BTreeSet::new();
     let mut lasting: BTreeSet<Link> = BTreeSet::new();
@@ -23,8 +24,12 @@ pub(crate) fn check(history: &History, is_at_rest: bool, findings: &mut Findings
                     lasting.insert(*link);
                 }
             }
+            Event::Ended { link, .. } if newest.get(&link.client) != Some(&link.connection) => {
+                unanswered.insert(link.client);
+            }
+            // The claim of a CONNECT that got no answer may land at any time.
             Event::Ended { link, end: End::Closed(Some(TAKEN_OVER)) }
-                if last.get(&link.client) == Some(&link.connection) =>
+                if last.get(&link.client) == Some(&link.connection) && !unanswered.contains(&link.client) =>
             {
                 let Link { client, connection } = link;
                 let what = format!("client {client}: connection {connection} was told at {index} that another one");
@@ -82,5 +87,22 @@ mod tests {
         assert_eq!(wrong(0, &["subscribes", "was granted a subscription", "was closed"]), 0);
         assert_eq!(wrong(60, &[]), 1);
         assert_eq!(wrong(0, &[]), 1);
+    }
+
+    #[test]
+    fn a_connection_that_is_taken_over_by_nobody_is_found() {
+        let taken_over = |connection| ended(1, connection, End::Closed(Some(TAKEN_OVER)));
+        let told = |before: Vec<Event>, after: Vec<Event>| {
+            let accepted = connect(1, 1, asked(true, 60), false).into();
+            let events = [before, accepted, vec![taken_over(1)], after].concat();
+            found(|f| check(&history(events), true, f)).len()
+        };
+        assert_eq!(told(vec![], vec![]), 1);
+        let refused = vec![connect(1, 0, asked(true, 60), false)[0].clone(), ended(1, 0, End::GaveUp)];
+        assert_eq!(told(refused, vec![]), 0, "that claim may have landed now");
+        let mut events: Vec<Event> = connect(1, 0, asked(true, 60), false).into();
+        events.extend(connect(1, 1, asked(true, 60), true));
+        events.push(taken_over(0));
+        assert_eq!(found(|f| check(&history(events), true, f)).len(), 0);
     }
 }

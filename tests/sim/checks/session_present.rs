@@ -56,8 +56,8 @@ pub(crate) fn check(history: &History, persistent: bool, findings: &mut Findings
                 let now = if asked.expiry_s > 0 {
                     Known::There { expiry_s: asked.expiry_s, left_at_ms: None }
                 } else {
-                    // It ends with the connection, whose end the server sees in its own time.
-                    Known::Either
+                    // It ends with the connection, at the latest when the next one is accepted.
+                    Known::Gone
                 };
                 known.insert(link.client, now);
             }
@@ -100,7 +100,8 @@ mod tests {
         assert_eq!(wrong(&[(lasting.clone(), Some(false)), (clean.clone(), Some(true))]), 1);
         assert_eq!(wrong(&[(resumed.clone(), Some(true))]), 1, "there was none");
         assert_eq!(wrong(&[(resumed.clone(), None), (resumed.clone(), Some(true))]), 0, "it may have been made");
-        assert_eq!(wrong(&[(lasting.clone(), Some(false)), (clean, None), (resumed.clone(), Some(false))]), 0);
+        assert_eq!(wrong(&[(lasting.clone(), Some(false)), (clean.clone(), None), (resumed.clone(), Some(false))]), 0);
+        assert_eq!(wrong(&[(clean, Some(false)), (resumed.clone(), Some(true))]), 1, "it ended with its connection");
         assert_eq!(wrong(&[(lasting, Some(false)), (resumed.clone(), None), (resumed, Some(false))]), 1);
     }
 }

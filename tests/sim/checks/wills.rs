@@ -12,6 +12,9 @@ const OVERTAKES_MS: u64 = 3_000;
 /// A node that ends within this time may not have seen what a client sent last.
 const UNSEEN_MS: u64 = 40_000;
 
+/// A will is published within this time after it is due, whatever died meanwhile.
+const LATE_MS: u64 = 70_000;
+
 /// When a node ended, and whether in order, so that it fires no wills.
 struct NodeEnd {
     node: usize,
@@ -43,6 +46,13 @@ pub(crate) fn check(plan: &Plan, history: &History, log: &LogView, findings: &mu
             let ended = life.ended.map(|(end, _, _)| end);
             let what = format!("{name} was published {count} times, not {least} to {most}; it ended with {ended:?}");
             findings.add("wills", what);
+        }
+        // The nodes' wall clocks say when it was published.
+        let published_ms = places.get(&name).and_then(|places| places.first()).map(|written| written.at_ms);
+        if let (Some(limit_ms), false) = (limit_ms(life), plan.trouble.clock_jumps)
+            && published_ms.is_some_and(|at_ms| at_ms > limit_ms)
+        {
+            findings.add("wills", format!("{name} was published only when its client was long gone, or back again"));
         }
     }
 }
@@ -77,6 +87,15 @@ fn expected(life: &Life<'_>, node_ends: &[NodeEnd], may_be_refused: bool) -> (us
 fn of_client<'l, 'a>(lives: &'l mut BTreeMap<Link, Life<'a>>, client: usize) -> impl Iterator<Item = &'l mut Life<'a>> {
     let [from, to] = [0, u32::MAX].map(|connection| Link { client, connection });
     lives.range_mut(from..=to).map(|(_, life)| life)
+}
+
+/// When a will must have been published, in milliseconds of the run, if its client was away for so long.
+fn limit_ms(life: &Life<'_>) -> Option<i64> {
+    let will = life.asked.will.as_ref()?;
+    let (_, ended_ms, _) = life.ended.filter(|_| life.is_accepted)?;
+    let limit_ms = ended_ms + u64::from(will.delay_s) * 1_000 + LATE_MS;
+    let is_away = life.next_ms.is_some_and(|next_ms| limit_ms < next_ms);
+    if is_away { i64::try_from(limit_ms).ok() } else { None }
 }
 
 /// Every connection, and when which node ended in order.

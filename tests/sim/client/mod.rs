@@ -98,6 +98,8 @@ pub(crate) struct Client {
     /// In a scene the client does what it is told.
     orders: Option<Orders>,
     visit: Option<Visit>,
+    /// It never comes back.
+    is_retired: bool,
 }
 
 /// Why a connection is over.
@@ -135,6 +137,7 @@ impl Client {
             must_start_clean: false,
             orders,
             visit: None,
+            is_retired: false,
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use millrace::mqtt::packet::ProtocolVersion;
 use tokio::time::sleep;
 
-use super::{Client, Habits, Order, Over, Wire, flush};
+use super::{Client, Habits, Order, Over, Status, Wire, flush};
 use crate::history::{End, Link, Message, Name};
 
 /// How often a client that is not connected looks for orders.
@@ -35,6 +35,11 @@ impl Client {
     /// Waits until it is told where to connect; not once the scene is over.
     pub(super) async fn await_orders(&mut self) {
         let Some(orders) = self.orders.clone() else { return };
+        if self.is_retired {
+            // Nobody waits for it.
+            self.set_status(Status { is_connected: true, is_settled: true });
+            std::future::pending::<()>().await;
+        }
         loop {
             if self.drains() {
                 self.visit = None;
@@ -93,6 +98,10 @@ impl Client {
                 return Err(if with_will { End::LeftWithWill } else { End::Left });
             }
             Order::Cut => return Err(End::Cut),
+            Order::Retire => {
+                self.is_retired = true;
+                return Err(End::Cut);
+            }
             Order::Sleep { ms } => {
                 sleep(Duration::from_millis(ms)).await;
                 return Err(End::Cut);

@@ -53,6 +53,8 @@ pub(crate) enum Order {
     Sleep {
         ms: u64,
     },
+    /// Breaks off and never comes back.
+    Retire,
     /// Leaves the connection as it is and knows nothing more of it.
     LeaveOpen,
     /// Acknowledgements that it owes: `false` keeps them back.

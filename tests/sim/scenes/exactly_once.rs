@@ -38,7 +38,14 @@ pub(super) const SCENES: &[Scene] = &[
     },
 ];
 
-pub(super) const CAUGHT: &[Caught] = &[];
+pub(super) const CAUGHT: &[Caught] = &[
+    Caught { rule: Rule::F9, scene: Some("unanswered-publish"), seed: 6 },
+    Caught { rule: Rule::Q1, scene: Some("unanswered-publish"), seed: 2 },
+    Caught { rule: Rule::Q2, scene: Some("unanswered-publish"), seed: 4 },
+    Caught { rule: Rule::Q3, scene: Some("release-not-recorded"), seed: 4 },
+    Caught { rule: Rule::Q4, scene: Some("released-elsewhere"), seed: 1 },
+    Caught { rule: Rule::Q5, scene: Some("old-token"), seed: 1 },
+];
 
 async fn unanswered_publish(stage: &mut Stage<'_>) {
     stage.subscribe_all(1, 2).await;

@@ -5,7 +5,7 @@ use millrace::ledger::rules::Rule;
 use super::stage::Stage;
 use super::{Caught, SESSIONS, Scene};
 use crate::client::orders::{Order, Visit};
-use crate::history::Will;
+use crate::history::{Event, Will};
 
 pub(super) const SCENES: &[Scene] = &[
     Scene {
@@ -59,7 +59,18 @@ pub(super) const SCENES: &[Scene] = &[
     },
 ];
 
-pub(super) const CAUGHT: &[Caught] = &[];
+pub(super) const CAUGHT: &[Caught] = &[
+    Caught { rule: Rule::F1, scene: None, seed: 1 },
+    Caught { rule: Rule::F2, scene: Some("deaf-successor"), seed: 1 },
+    Caught { rule: Rule::F3, scene: Some("late-set"), seed: 2 },
+    Caught { rule: Rule::F4, scene: Some("dying-successor"), seed: 1 },
+    Caught { rule: Rule::F5, scene: Some("forgotten-connection"), seed: 1 },
+    Caught { rule: Rule::F6, scene: Some("forgotten-connection"), seed: 1 },
+    Caught { rule: Rule::F7, scene: Some("dying-successor"), seed: 2 },
+    Caught { rule: Rule::F8, scene: Some("claim-only"), seed: 1 },
+    Caught { rule: Rule::F10, scene: Some("late-state-of-an-ended-session"), seed: 2 },
+    Caught { rule: Rule::F11, scene: Some("held-owner"), seed: 2 },
+];
 
 async fn held_owner(stage: &mut Stage<'_>) {
     stage.subscribe_all(1, 2).await;
@@ -114,7 +125,9 @@ async fn late_set(stage: &mut Stage<'_>) {
     stage.connect(0, Visit::to(1)).await;
     stage.subscribe(0, "b/1", 1);
     stage.settled(0).await;
-    stage.pause(u64::from(late_ms), u64::from(late_ms) + 1_000).await;
+    // The second owner is to write nothing more before the third one reads.
+    stage.order(0, Order::LeaveOpen);
+    stage.pause(u64::from(late_ms), u64::from(late_ms) + 300).await;
     stage.connect(0, Visit::to(2)).await;
     stage.publish(1, "b/1", 1);
     stage.settled(1).await;
@@ -129,11 +142,17 @@ async fn dying_successor(stage: &mut Stage<'_>) {
     stage.subscribe(0, "a/+", 1);
     stage.settled(0).await;
     let slow_ms = stage.draw(50, 400);
-    stage.cluster.slow_down(1, SESSIONS, slow_ms);
+    if stage.dice.chance(500) {
+        stage.cluster.slow_down(1, SESSIONS, slow_ms);
+    } else {
+        stage.cluster.deafen(1, 10 * slow_ms);
+    }
     stage.order(0, Order::LeaveOpen);
     stage.obeyed(0).await;
+    let before = stage.events();
     stage.order(0, Order::Connect(Visit::to(1)));
-    stage.pause(u64::from(slow_ms), 5 * u64::from(slow_ms)).await;
+    stage.seen(before, |event| matches!(event, Event::Connecting { .. })).await;
+    stage.pause(u64::from(slow_ms), 4 * u64::from(slow_ms) + 50).await;
     stage.crash(1, 3_000);
     stage.connect(0, Visit::to(2)).await;
     stage.publish(1, "a/1", 1);

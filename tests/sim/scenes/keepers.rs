@@ -19,19 +19,23 @@ pub(super) const SCENES: &[Scene] = &[
         name: "two-keepers",
         text: "a node joins and becomes a keeper just when the will of an absent client is due",
         rules: &[Rule::K2],
-        plan: |plan, _| plan.faults.append_delay_ms_max = 800,
+        plan: |plan, _| plan.faults.append_delay_ms_max = 400,
         play: |stage| Box::pin(two_keepers(stage)),
     },
     Scene {
-        name: "two-wills-left",
-        text: "two nodes die and leave a will that is due and one that is due later, and the client stays away",
+        name: "gone-for-good",
+        text: "a client never comes back: one keeper publishes its will, another one ends its session",
         rules: &[Rule::K3],
         plan: |_, _| {},
-        play: |stage| Box::pin(two_wills_left(stage)),
+        play: |stage| Box::pin(gone_for_good(stage)),
     },
 ];
 
-pub(super) const CAUGHT: &[Caught] = &[];
+pub(super) const CAUGHT: &[Caught] = &[
+    Caught { rule: Rule::K1, scene: Some("back-at-the-end"), seed: 1 },
+    Caught { rule: Rule::K2, scene: Some("two-keepers"), seed: 3 },
+    Caught { rule: Rule::K3, scene: Some("gone-for-good"), seed: 0 },
+];
 
 fn will(delay_s: u32) -> Option<Will> {
     Some(Will { topic: "c".to_owned(), qos: 1, retain: false, delay_s })
@@ -55,27 +59,29 @@ async fn back_at_the_end(stage: &mut Stage<'_>) {
 }
 
 async fn two_keepers(stage: &mut Stage<'_>) {
-    let delay_s = 8;
+    let (delay_s, joining) = (8, usize::try_from(stage.dice.between(1, 2)).unwrap());
     stage.connect(0, Visit { will: will(delay_s), ..Visit::to(0) }).await;
-    stage.subscribe(0, "a/+", 1);
-    stage.settled(0).await;
-    let joins_ms = stage.dice.between(6_500, 8_500);
     stage.order(0, Order::Cut);
     stage.obeyed(0).await;
-    let joining = usize::try_from(stage.dice.between(1, 2)).unwrap();
-    stage.crash(joining, joins_ms);
-    stage.pause(12_000, 20_000).await;
+    stage.crash(joining, 6_000);
+    stage.pause(5_500, 6_000).await;
+    // The others do not hear of the new node before they have claimed the session themselves.
+    for node in (0..3).filter(|node| *node != joining) {
+        let deaf_ms = stage.draw(2_200, 3_800);
+        stage.cluster.deafen(node, deaf_ms);
+    }
+    stage.pause(8_000, 12_000).await;
 }
 
-async fn two_wills_left(stage: &mut Stage<'_>) {
-    stage.connect(0, Visit { will: will(0), ..Visit::to(0) }).await;
+async fn gone_for_good(stage: &mut Stage<'_>) {
+    let (delay_s, expiry_s) = (stage.draw(1, 8), stage.draw(15, 30));
+    stage.connect(0, Visit { will: will(delay_s), expiry_s, ..Visit::to(0) }).await;
     stage.subscribe(0, "a/+", 1);
     stage.settled(0).await;
-    stage.crash(0, 3_000);
-    stage.pause(1, 500).await;
-    let delay_s = stage.draw(30, 60);
-    stage.connect(0, Visit { will: will(delay_s), ..Visit::to(1) }).await;
-    stage.pause(1, 3_000).await;
-    stage.crash(1, 3_000);
-    stage.pause(200_000, 220_000).await;
+    stage.order(0, Order::Retire);
+    if stage.dice.chance(500) {
+        stage.pause(1, 2_000).await;
+        stage.crash(0, 2_000);
+    }
+    stage.pause(60_000, 80_000).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::Scene;
+use super::{MESSAGES, SESSIONS, Scene};
 use crate::adversary::Adversary;
 use crate::client::Status;
 use crate::client::orders::{Order, Orders, Visit};
@@ -44,6 +44,8 @@ impl<'a> Stage<'a> {
         (scene.play)(&mut self).await;
         for node in 0..self.cluster.nodes() - 1 {
             self.cluster.reconnect(node);
+            self.cluster.slow_down(node, MESSAGES, 0);
+            self.cluster.slow_down(node, SESSIONS, 0);
         }
         self.adversary.mend_all();
     }
