@@ -166,6 +166,11 @@ impl Core {
     /// Appends again what is certainly not in the log, unless that would put an older position in the place of a newer one.
     pub(super) fn append_missing(&mut self, pending: Pending) {
         let Why::Session(key) = pending.why else { return };
+        if self.is_moot(key) {
+            self.drop_owned(key);
+            self.claim_waiting();
+            return;
+        }
         let is_position =
             matches!(record::parse(&pending.key), Ok(Key::Of { slot: Slot::Part(PartKind::Position), .. }));
         let Some(owned) = self.owned.get_mut(&key) else { return };
@@ -175,6 +180,15 @@ impl Core {
             return;
         }
         self.append_again(pending);
+    }
+
+    /// Whether a claim that is certainly not in the log is not needed any more: its client was told without it, is gone, and
+    /// left nothing. Appended now, it would take the session from the client's next connection.
+    fn is_moot(&self, key: u64) -> bool {
+        self.owned.get(&key).is_some_and(|owned| {
+            let has_left = owned.told && owned.port.is_none() && owned.epoch.is_none();
+            has_left && owned.parting.is_none() && !owned.uncertain && owned.publishing.is_none()
+        })
     }
 
     fn is_missing(&self, pending: &Pending) -> bool {

@@ -3,15 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use super::commands::Command;
 use super::core::{Core, Identity, Limits, Standing};
 use super::effect::{Effect, Input, Log};
 use super::routes::Routes;
 use crate::journal::memory::{FaultPlan, Limits as LogLimits, MemoryJournal, SharedLog};
-use crate::journal::{AckGroup, AckSink, Offset, Outcome};
+use crate::journal::{AckGroup, AckSink, Offset, Outcome, Refusal};
 use crate::ledger::ids::Incarnation;
+use crate::ledger::record;
 use crate::ledger::record::cluster::{self, ClusterKey};
 use crate::ledger::rules::Rules;
+use crate::ledger::state::SessionState;
+use crate::mqtt::ClientId;
+use crate::node::connections::ConnectionId;
+use crate::node::mailbox::{Mailbox, MailboxLimits};
 use crate::route::mapping::Mapping;
+use crate::session::{PartCause, Parting, Wish};
 
 const ME: Incarnation = Incarnation([1; 16]);
 const OTHER: Incarnation = Incarnation([2; 16]);
@@ -104,6 +111,50 @@ impl Stage {
         self.next_offset += 1;
         self.core.handle(Input::Record { log: Log::Cluster, partition: 0, offset, append_ms: self.now_ms, key, value });
         offset
+    }
+}
+
+/// The claims that the node appends now.
+fn claims(core: &mut Core) -> Vec<u64> {
+    let is_claim = |key: &[u8]| matches!(record::parse(key), Ok(record::Key::Of { slot: record::Slot::Claim, .. }));
+    let sequence = |effect| {
+        let Effect::Append { sequence, log: Log::Sessions, key, .. } = effect else { return None };
+        is_claim(&key).then_some(sequence)
+    };
+    core.take_effects().into_iter().filter_map(sequence).collect()
+}
+
+/// It would take the session from the client's next connection.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_not_written_is_repeated_only_while_its_client_is_there() {
+    for is_gone in [false, true] {
+        let Stage { mut core, .. } = Stage::acting();
+        let connection = ConnectionId::from_u64(1);
+        let wish = Wish {
+            client_id: ClientId::parse("c", 128).unwrap(),
+            clean_start: true,
+            expiry_s: 0,
+            will: None,
+            identity: "".into(),
+            assigned: false,
+        };
+        let mailbox = Arc::new(Mailbox::new(MailboxLimits::default()));
+        core.command(Command::Claim { connection, mailbox, wish: Box::new(wish) });
+        let written = claims(&mut core);
+        assert_eq!(written.len(), 1);
+        if is_gone {
+            let parting = Parting {
+                cause: PartCause::Broken,
+                state: SessionState::default(),
+                unacked: vec![],
+                outstanding: vec![],
+                unknown: 0,
+            };
+            core.command(Command::Parted { connection, parting: Some(Box::new(parting)) });
+        }
+        core.handle(Input::Outcome { sequence: written[0], outcome: Outcome::Refused(Refusal::Deadline) });
+        assert_eq!(claims(&mut core).len(), usize::from(!is_gone));
+        assert_eq!(core.owned.len(), usize::from(!is_gone));
     }
 }
 
