@@ -179,7 +179,7 @@ fn claim_and_set(n: u32, shape: &Shape) -> [Record; 2] {
         expiry_s: 86_400,
         identity: format!("vehicle-{n:07}").into(),
         life: shape.life,
-        subscriptions: vec![SubscriptionState { filter, options, id: None }],
+        subscriptions: vec![SubscriptionState { filter, options, id: None, starts: Vec::new() }],
         position: position(shape, n),
         ..SessionState::default()
     };

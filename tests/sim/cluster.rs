@@ -222,17 +222,6 @@ impl Cluster {
         life.incarnations.clone()
     }
 
-    /// A node and the log hear nothing of each other until [`Cluster::reconnect`].
-    pub(crate) fn cut_off(&self, node: usize) {
-        self.log.with(|log| self.journals(node).into_iter().for_each(|id| log.cut_off(id)));
-        self.note(node, "cut off");
-    }
-
-    pub(crate) fn reconnect(&self, node: usize) {
-        self.log.with(|log| self.journals(node).into_iter().for_each(|id| log.reconnect(id)));
-        self.note(node, "reconnected");
-    }
-
     /// What a node appends to a kafka topic takes so long, until it ends or this is taken back.
     pub(crate) fn slow_down(&self, node: usize, topic: &str, by_ms: u32) {
         self.log.with(|log| self.journals(node).into_iter().for_each(|id| log.slow_down(id, topic, by_ms)));
@@ -248,8 +237,7 @@ impl Cluster {
     /// Whether a node serves clients.
     pub(crate) fn serves(&self, node: usize) -> bool {
         let life = Arc::clone(&lock(&self.nodes)[node].life);
-        let serves = lock(&life).door.is_some();
-        serves
+        lock(&life).door.is_some()
     }
 
     pub(crate) fn drain(&self, node: usize) {

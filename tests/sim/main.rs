@@ -116,6 +116,10 @@ fn what_a_seed_found_once_stays_mended() {
     }
 }
 
+/// So many seeds may pass, from the one that is known on, before a missing rule counts as unnoticed: a change of timing
+/// anywhere may move a race from one seed to the next.
+const SEEDS_TO_NOTICE: u64 = 10;
+
 /// Each rule is needed: without it a run fails that passes with it.
 #[test]
 fn a_rule_that_is_missing_is_noticed() {
@@ -124,7 +128,7 @@ fn a_rule_that_is_missing_is_noticed() {
     each_until(0..caught.len() as u64, |index| {
         let scenes::Caught { rule, scene, seed } = caught[usize::try_from(index).unwrap()];
         let played = scene.map(|name| scenes::named(name).unwrap());
-        if first_that_notices(*rule, played, *seed..seed + 1).is_none() {
+        if first_that_notices(*rule, played, *seed..seed + SEEDS_TO_NOTICE).is_none() {
             unnoticed.lock().unwrap().push((rule, scene, seed));
         }
         false

@@ -30,9 +30,9 @@ pub(crate) fn check(history: &History, log: &LogView, findings: &mut Findings) {
         }
     }
     for (client, ended_ms) in ended_ms {
-        let expiry_ms = expiry_s.get(&client).map_or(0, |expiry_s| u64::from(*expiry_s) * 1_000);
+        let kept_ms = expiry_s.get(&client).map_or(0, |longest| u64::from(*longest) * 1_000);
         let left = log.sessions.values().filter(|whose| **whose == subject(client)).count();
-        if ended_ms + expiry_ms + LIMIT_MS < over_ms && left > 0 {
+        if ended_ms + kept_ms + LIMIT_MS < over_ms && left > 0 {
             findings
                 .add("litter", format!("the session of client {client} is over, and {left} records of it are left"));
         }

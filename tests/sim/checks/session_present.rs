@@ -1,6 +1,6 @@
 //! Session Present says whether there was a session [MQTT-3.2.2-2], as far as the client can know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Findings;
 use crate::history::{Entry, Event, History};
@@ -20,8 +20,17 @@ enum Known {
     Either,
 }
 
+/// A CONNECT that its client gave up may come at any time later: its node may have stood still.
+#[derive(Clone, Copy, Debug, Default)]
+struct Late {
+    may_make: bool,
+    may_end: bool,
+}
+
 pub(crate) fn check(history: &History, persistent: bool, findings: &mut Findings) {
     let mut known: BTreeMap<usize, Known> = BTreeMap::new();
+    let mut late: BTreeMap<usize, Late> = BTreeMap::new();
+    let mut answered = BTreeSet::new();
     let mut asked_of = BTreeMap::new();
     for (index, Entry { at_ms, event }) in history.entries.iter().enumerate() {
         match event {
@@ -36,11 +45,14 @@ pub(crate) fn check(history: &History, persistent: bool, findings: &mut Findings
             }
             Event::Accepted { link, session_present } => {
                 let Some((asked, before)) = asked_of.get(link) else { continue };
+                answered.insert(*link);
+                let late = late.get(&link.client).copied().unwrap_or_default();
                 let expected = match before {
                     _ if asked.clean_start => Some(false),
                     _ if !persistent => Some(false),
-                    Known::Gone => Some(false),
-                    Known::Either => None,
+                    Known::Gone if !late.may_make => Some(false),
+                    Known::There { .. } if late.may_end => None,
+                    Known::Gone | Known::Either => None,
                     Known::There { expiry_s, left_at_ms } => {
                         let gone_ms = left_at_ms.map_or(0, |left_at_ms| at_ms - left_at_ms);
                         let limit_ms = u64::from(*expiry_s) * 1000;
@@ -61,7 +73,15 @@ pub(crate) fn check(history: &History, persistent: bool, findings: &mut Findings
                 };
                 known.insert(link.client, now);
             }
+            Event::Refused { link, .. } => {
+                answered.insert(*link);
+            }
             Event::Ended { link, .. } => {
+                if let Some((asked, _)) = asked_of.get(link).filter(|_| !answered.contains(link)) {
+                    let late = late.entry(link.client).or_default();
+                    late.may_make |= asked.expiry_s > 0;
+                    late.may_end |= asked.expiry_s == 0;
+                }
                 if let Some(Known::There { left_at_ms, .. }) = known.get_mut(&link.client) {
                     *left_at_ms = Some(*at_ms);
                 }
@@ -103,5 +123,16 @@ mod tests {
         assert_eq!(wrong(&[(lasting.clone(), Some(false)), (clean.clone(), None), (resumed.clone(), Some(false))]), 0);
         assert_eq!(wrong(&[(clean, Some(false)), (resumed.clone(), Some(true))]), 1, "it ended with its connection");
         assert_eq!(wrong(&[(lasting, Some(false)), (resumed.clone(), None), (resumed, Some(false))]), 1);
+    }
+
+    #[test]
+    fn a_connect_without_an_answer_may_come_later_than_others() {
+        let (lasting, resumed, clean) = (asked(true, 3600), asked(false, 3600), asked(true, 0));
+        let late = [(lasting.clone(), None), (clean.clone(), Some(false)), (resumed.clone(), Some(true))];
+        assert_eq!(wrong(&late), 0, "the first one may have come last");
+        assert_eq!(wrong(&late[1..]), 1);
+        let ended = [(clean, None), (lasting.clone(), Some(false)), (resumed, Some(false))];
+        assert_eq!(wrong(&ended), 0, "the first one may have come last");
+        assert_eq!(wrong(&ended[1..]), 1);
     }
 }

@@ -90,7 +90,6 @@ impl Client {
                 self.publish(link, wire, Message { name: Name::Clear, topic: topic.to_owned(), qos, retain: true });
             }
             Order::Subscribe { filter, qos } => self.subscribe_to(link, wire, vec![(filter.to_owned(), qos)]),
-            Order::Unsubscribe { filter } => self.unsubscribe_from(link, wire, vec![filter.to_owned()]),
             Order::Leave { with_will } => {
                 wire.disconnect(with_will);
                 // What is left unsent nobody will read.

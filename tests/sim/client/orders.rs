@@ -42,9 +42,6 @@ pub(crate) enum Order {
         filter: &'static str,
         qos: u8,
     },
-    Unsubscribe {
-        filter: &'static str,
-    },
     Leave {
         with_will: bool,
     },

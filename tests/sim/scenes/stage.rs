@@ -43,7 +43,6 @@ impl<'a> Stage<'a> {
         self.until(|stage| (0..stage.cluster.nodes() - 1).all(|node| stage.cluster.serves(node))).await;
         (scene.play)(&mut self).await;
         for node in 0..self.cluster.nodes() - 1 {
-            self.cluster.reconnect(node);
             self.cluster.slow_down(node, MESSAGES, 0);
             self.cluster.slow_down(node, SESSIONS, 0);
         }
@@ -78,11 +77,6 @@ impl<'a> Stage<'a> {
             self.adversary.look();
         }
         true
-    }
-
-    /// Waits until a client has done what it was told and is connected.
-    pub(crate) async fn connected(&mut self, client: usize) -> bool {
-        self.until(|stage| stage.orders[client].is_empty() && stage.status(client).is_connected).await
     }
 
     /// Waits until nothing of a client is on its way.
