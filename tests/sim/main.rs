@@ -38,7 +38,7 @@ use run::{Outcome, play, play_scene, play_with};
 use scenes::Scene;
 
 /// Seeds of every test run.
-const SEEDS: Range<u64> = 0..100;
+const SEEDS: Range<u64> = 0..300;
 /// Seeds that found a defect once, with which features, and which. A seed may play another run when clients learn something new; the defect
 /// then has a test of its own elsewhere.
 const SEEDS_THAT_FOUND: [(u64, &str, &str); 10] = [
